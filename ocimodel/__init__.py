@@ -1,0 +1,1 @@
+"""ocimodel: ship models as signed OCI artifacts."""

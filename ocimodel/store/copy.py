@@ -1,0 +1,206 @@
+"""The one algorithm that moves artifacts: push, pull, pack and promote are calls of it.
+
+Children before parents, the tag last, referrers after their subject. Whatever ends it early
+leaves the target without a manifest that lacks a blob, and a rerun goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from ocimodel.errors import IntegrityError, OcimodelError
+from ocimodel.events import BlobAdvanced, BlobFinished, BlobStarted, Observer, Outcome, ignore
+from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.digest import short
+from ocimodel.spec.manifest import Document, Index
+from ocimodel.spec.modelpack import FILEPATH, TITLE
+from ocimodel.store.protocol import Ingest, Source, Target
+from ocimodel.store.workers import Workers
+
+DEFAULT_CONCURRENCY = 8
+# how deep indexes may nest, and referrers refer to referrers
+MAX_DEPTH = 4
+
+
+class StoppedError(OcimodelError):
+    """A part ended early since another one failed; never seen outside `copy`."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a copy did. Bytes count blobs, not manifests."""
+
+    n_bytes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    n_blobs: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    manifests: list[str] = field(default_factory=list)
+
+    @property
+    def bytes_transferred(self) -> int:
+        return self.n_bytes[Outcome.TRANSFERRED]
+
+    @property
+    def bytes_skipped(self) -> int:
+        return sum(self.n_bytes.values()) - self.bytes_transferred
+
+
+def copy(
+    source: Source,
+    target: Target,
+    root: Document,
+    *,
+    tag: str = "",
+    referrers: bool = False,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    observer: Observer = ignore,
+) -> Report:
+    """Copy the manifest `root`, all that it points to and, if asked, all that refers to it.
+
+    `concurrency`: streams at a time. Raises what source and target raise; the first error ends
+    the copy.
+    """
+    report = Report()
+    _copy_tree(source, target, root, concurrency, observer, report, MAX_DEPTH)
+    if referrers:
+        _copy_referrers(source, target, root.digest, concurrency, observer, report, MAX_DEPTH)
+    if tag:
+        target.tag(tag, root.descriptor)
+    return report
+
+
+def _copy_tree(
+    source: Source,
+    target: Target,
+    root: Document,
+    concurrency: int,
+    observer: Observer,
+    report: Report,
+    depth: int,
+) -> None:
+    if isinstance(root, Index):
+        if depth == 0:
+            raise IntegrityError(f"index {root.digest} nests deeper than {MAX_DEPTH}")
+        for child in root.manifests:
+            document = source.manifest(child.digest)
+            _copy_tree(source, target, document, concurrency, observer, report, depth - 1)
+    blobs = target.plan(root)
+    if blobs:
+        _Transfer(source, target, concurrency, observer, report).run(blobs)
+    target.put_manifest(root)
+    report.manifests.append(root.digest)
+
+
+def _copy_referrers(
+    source: Source,
+    target: Target,
+    subject: str,
+    concurrency: int,
+    observer: Observer,
+    report: Report,
+    depth: int,
+) -> None:
+    for referrer in source.referrers(subject) if depth else ():
+        if referrer.digest in report.manifests:
+            continue
+        document = source.manifest(referrer.digest)
+        _copy_tree(source, target, document, concurrency, observer, report, depth - 1)
+        _copy_referrers(source, target, referrer.digest, concurrency, observer, report, depth - 1)
+
+
+class _Transfer:
+    """The blobs of one manifest, several at a time, big ones in parts."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        concurrency: int,
+        observer: Observer,
+        report: Report,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._concurrency = concurrency
+        self._observer = observer
+        self._report = report
+        self._lock = threading.Lock()
+        self._open: set[Ingest] = set()
+
+    def run(self, blobs: Sequence[Descriptor]) -> None:
+        self._workers = Workers((partial(self._blob, blob) for blob in blobs), self._concurrency)
+        try:
+            self._workers.run()
+        except Exception:
+            # not on an interrupt: then threads may still be at work on these
+            for job in self._open:
+                job.close()
+            raise
+
+    def _blob(self, what: Descriptor) -> None:
+        begun = self._target.begin(what, self._source)
+        if isinstance(begun, Outcome):
+            self._finished(what, begun, 0)
+            return
+        flow = _Flow(what, begun, len(begun.parts))
+        with self._lock:
+            self._open.add(begun)
+        self._observer(BlobStarted(what.digest, name_of(what), what.size))
+        if not begun.parts:
+            self._commit(flow)
+            return
+        first, *others = begun.parts
+        self._workers.urgent(partial(self._part, flow, part) for part in others)
+        self._part(flow, first)
+
+    def _part(self, flow: _Flow, part: tuple[int, int]) -> None:
+        def advance(n_bytes: int) -> None:
+            if self._workers.stopping:
+                raise StoppedError("another transfer failed")
+            with self._lock:
+                flow.n_moved += n_bytes
+            self._observer(BlobAdvanced(flow.what.digest, n_bytes))
+
+        flow.job.transfer(*part, advance)
+        with self._lock:
+            flow.n_parts -= 1
+            last = flow.n_parts == 0
+        if last:
+            self._commit(flow)
+
+    def _commit(self, flow: _Flow) -> None:
+        try:
+            flow.job.commit()
+        except IntegrityError:
+            # what an earlier run left behind may be at fault: once more from the start
+            if not flow.job.resumed:
+                raise
+            self._observer(BlobAdvanced(flow.what.digest, -flow.n_moved))
+            self._workers.urgent([partial(self._blob, flow.what)])
+        else:
+            self._finished(flow.what, Outcome.TRANSFERRED, flow.n_moved)
+        finally:
+            with self._lock:
+                self._open.discard(flow.job)
+
+    def _finished(self, what: Descriptor, outcome: Outcome, n_moved: int) -> None:
+        rest = Outcome.REUSED if outcome is Outcome.TRANSFERRED else outcome
+        with self._lock:
+            self._report.n_blobs[outcome] += 1
+            self._report.n_bytes[Outcome.TRANSFERRED] += n_moved
+            self._report.n_bytes[rest] += max(0, what.size - n_moved)
+        self._observer(BlobFinished(what.digest, name_of(what), what.size, outcome))
+
+
+@dataclass(slots=True)
+class _Flow:
+    what: Descriptor
+    job: Ingest
+    n_parts: int
+    n_moved: int = 0
+
+
+def name_of(what: Descriptor) -> str:
+    """What to call a blob in front of people: its file, or its digest."""
+    return what.annotations.get(FILEPATH) or what.annotations.get(TITLE) or short(what.digest)

@@ -1,0 +1,65 @@
+"""A model directory as a source: an artifact that is not written anywhere yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ocimodel.errors import InputError, NotFoundError
+from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.manifest import Document, Manifest
+from ocimodel.store.streams import BytesReader, FileReader, Stream
+
+
+class DirectoryView:
+    """A `Source` of one manifest whose layers are files.
+
+    `files`: digest → the file with these bytes. `documents`: digest → small blobs that are no
+    file, such as the configuration.
+    """
+
+    trusted = True
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        documents: Mapping[str, bytes],
+    ) -> None:
+        self.name = str(root)
+        self.root = manifest
+        self._files = files
+        self._documents = documents
+
+    def resolve(self, reference: str) -> Descriptor:
+        return self.manifest(reference).descriptor
+
+    def manifest(self, reference: str) -> Document:
+        if reference != self.root.digest:
+            raise NotFoundError(f"{self.name} has no {reference}")
+        return self.root
+
+    def open(self, what: Descriptor, start: int = 0, length: int | None = None) -> Stream:
+        n_bytes = what.size - start if length is None else length
+        document = self._documents.get(what.digest)
+        if document is not None:
+            return BytesReader(document, start, n_bytes)
+        path = self._files.get(what.digest)
+        if path is None:
+            raise NotFoundError(f"{self.name} has no blob {what.digest}")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if os.fstat(fd).st_size != what.size:
+            os.close(fd)
+            raise InputError(
+                f"{path} changed while it was packed",
+                hint="wait for its writer to finish, then try again",
+            )
+        return FileReader(fd, start, n_bytes)
+
+    def referrers(self, subject: str) -> Sequence[Descriptor]:
+        return ()
+
+    def tags(self) -> Sequence[str]:
+        return ()

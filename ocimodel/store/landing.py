@@ -1,0 +1,298 @@
+"""A blob on its way into a file: parts in any order, hashed as they come, resumable, atomic.
+
+Beside the growing file lies a journal with a line `start length` for each stretch that is
+written. After a kill both are there, and the next attempt fetches what the journal lacks. The
+journal is only a hint: the digest over the whole file decides, so that a lying one costs time and
+never correctness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ocimodel.errors import IntegrityError, TargetError
+from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.digest import finish, hasher_for
+from ocimodel.store.protocol import Advance, Reader, Source
+from ocimodel.store.streams import check_digest, thread_buffer
+
+# stretches between two lines of the journal: what a kill can cost, per stream
+JOURNAL_BYTES = 16 << 20
+# big enough that a request's latency vanishes, small enough that streams finish together
+PART_BYTES = 16 << 20
+
+
+class FileLanding:
+    """An `Ingest` into `folder`/<hex>; `deliver` takes the verified, synced file's path.
+
+    The first range is asked for at once, since the answer tells whether the source serves ranges.
+    Raises TargetError when the disk is full or read-only.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        what: Descriptor,
+        source: Source,
+        deliver: Callable[[Path], None],
+    ) -> None:
+        self._what = what
+        self._source = source
+        self._deliver = deliver
+        self._path = folder / what.digest.partition(":")[2]
+        self._journal = self._path.with_suffix(".ranges")
+        self._fd = _open_locked(self._path)
+        try:
+            done = _read_journal(self._journal, os.fstat(self._fd).st_size, what.size)
+            self.resumed = bool(done)
+            self._hash = _Frontier(self._fd, what, done)
+            missing = _missing(done, what.size)
+            self._first = self._probe(missing)
+            self.parts: Sequence[tuple[int, int]] = _split(missing)
+        except BaseException:
+            self.close()
+            raise
+
+    def _probe(self, missing: list[tuple[int, int]]) -> Reader | None:
+        """Open the first part; if all of the blob comes instead, let that be the only part."""
+        if not missing or self._what.size == 0:
+            return None
+        start, length = _split(missing)[0]
+        reader = self._source.open(self._what, start, length)
+        if (reader.start, reader.length) != (start, length):
+            missing[:] = [(reader.start, reader.length)]
+            self._forget()
+        elif len(_split(missing)) > 1:
+            # room for the parts that will be written ahead, and ENOSPC now rather than later
+            os.ftruncate(self._fd, self._what.size)
+        return reader
+
+    def _forget(self) -> None:
+        self.resumed = False
+        self._journal.unlink(missing_ok=True)
+        self._hash = _Frontier(self._fd, self._what, [])
+
+    def transfer(self, start: int, length: int, advance: Advance) -> None:
+        with self._reader(start, length) as reader:
+            position, noted, end = start, start, start + length
+            buffer = thread_buffer()
+            while position < end:
+                n = reader.readinto(buffer[: end - position])
+                if n == 0:
+                    raise IntegrityError(
+                        f"{self._what.digest} ended at byte {position} of {self._what.size}"
+                    )
+                _write(self._fd, buffer[:n], position, self._path)
+                self._hash.written(position, buffer[:n])
+                position += n
+                if position - noted >= JOURNAL_BYTES or position == end:
+                    self._note(noted, position - noted)
+                    noted = position
+                advance(n)
+
+    def _reader(self, start: int, length: int) -> Reader:
+        first, self._first = self._first, None
+        if first is not None and first.start == start:
+            return first
+        if first is not None:
+            self._first = first
+        reader = self._source.open(self._what, start, length)
+        # a cache in between may answer the odd range in full
+        _skip(reader, start - reader.start)
+        return reader
+
+    def _note(self, start: int, length: int) -> None:
+        # O_APPEND: lines of several threads do not mix
+        fd = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, f"{start} {length}\n".encode())
+        finally:
+            os.close(fd)
+
+    def commit(self) -> None:
+        try:
+            check_digest(self._hash.finish(), self._what)
+            _sync(self._fd, self._path)
+        except IntegrityError:
+            self.abandon()
+            raise
+        self._deliver(self._path)
+        self._journal.unlink(missing_ok=True)
+        self.close()
+
+    def abandon(self) -> None:
+        """End an attempt that turned out not to be needed, and leave nothing of it."""
+        self._path.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        first = getattr(self, "_first", None)
+        if first is not None:
+            first.close()
+
+
+class _Frontier:
+    """Hashes a file in order while its parts are written in any order.
+
+    The bytes are hashed from the writer's buffer when they come next in order, and else read back
+    from the page cache once their predecessors are there; whichever thread is at it goes on as far
+    as it can, the others write on.
+    """
+
+    def __init__(self, fd: int, what: Descriptor, done: list[tuple[int, int]]) -> None:
+        self._fd = fd
+        self._what = what
+        self._hasher = hasher_for(what.digest)
+        self._hashed = 0
+        self._lock = threading.Lock()
+        # start → end of stretches written but not hashed; guarded by _ends_lock
+        self._ends = {start: start + length for start, length in done}
+        self._ends_lock = threading.Lock()
+
+    def written(self, position: int, data: memoryview) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._remember(position, len(data))
+            return
+        try:
+            if position == self._hashed:
+                self._hasher.update(data)
+                self._hashed += len(data)
+            else:
+                self._remember(position, len(data))
+            self._catch_up(one=True)
+        finally:
+            self._lock.release()
+
+    def _remember(self, position: int, n_bytes: int) -> None:
+        with self._ends_lock:
+            self._ends[position] = position + n_bytes
+
+    def _catch_up(self, *, one: bool) -> None:
+        """Hash what follows in order; `one`: at most a few stretches, so that no writer starves."""
+        budget = 8 if one else -1
+        while budget:
+            with self._ends_lock:
+                end = self._ends.pop(self._hashed, None)
+            if end is None:
+                return
+            self._read_back(end)
+            budget -= 1
+
+    def _read_back(self, end: int) -> None:
+        # not the thread's buffer: that one holds bytes on their way to the file
+        buffer = memoryview(bytearray(min(1 << 20, end - self._hashed)))
+        while self._hashed < end:
+            n = os.preadv(self._fd, [buffer[: end - self._hashed]], self._hashed)
+            if n == 0:
+                raise IntegrityError(f"{self._what.digest}: the file was cut while it was written")
+            self._hasher.update(buffer[:n])
+            self._hashed += n
+
+    def finish(self) -> str:
+        with self._lock:
+            self._catch_up(one=False)
+            if self._hashed != self._what.size:
+                raise IntegrityError(
+                    f"{self._what.digest} has {self._hashed} bytes in order, not {self._what.size}"
+                )
+            return finish(self._hasher, self._what.digest)
+
+
+def _open_locked(path: Path) -> int:
+    """Open the growing file for this process alone, waiting for another one to be done with it."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise target_error(error, path) from error
+        with contextlib.suppress(OSError):
+            # a file system without locks: two writers then waste time, and the digest decides
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False)):
+                return fd
+        # the other one has moved it into place: start over
+        os.close(fd)
+
+
+def _read_journal(path: Path, n_present: int, size: int) -> list[tuple[int, int]]:
+    """The finished stretches, in order, without overlaps; nothing where the journal is odd."""
+    try:
+        lines = path.read_text("ascii").splitlines()
+        stretches = sorted((int(a), int(b)) for a, b in (line.split() for line in lines))
+    except (OSError, ValueError):
+        return []
+    done: list[tuple[int, int]] = []
+    position = 0
+    for start, length in stretches:
+        if start < position or length <= 0 or start + length > min(n_present, size):
+            return []
+        done.append((start, length))
+        position = start + length
+    return done
+
+
+def _missing(done: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    gaps, position = [], 0
+    for start, length in [*done, (size, 0)]:
+        if start > position:
+            gaps.append((position, start - position))
+        position = start + length
+    return gaps
+
+
+def _split(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [
+        (position, min(PART_BYTES, start + length - position))
+        for start, length in gaps
+        for position in range(start, start + length, PART_BYTES)
+    ]
+
+
+def _skip(reader: Reader, n_bytes: int) -> None:
+    buffer = thread_buffer()
+    while n_bytes > 0:
+        n = reader.readinto(buffer[:n_bytes])
+        if n == 0:
+            raise IntegrityError("the answer ended before the range that was asked for")
+        n_bytes -= n
+
+
+def _write(fd: int, data: memoryview, position: int, path: Path) -> None:
+    try:
+        while data:
+            n = os.pwrite(fd, data, position)
+            data, position = data[n:], position + n
+    except OSError as error:
+        raise target_error(error, path) from error
+
+
+def _sync(fd: int, path: Path) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise target_error(error, path) from error
+
+
+def target_error(error: OSError, path: Path) -> TargetError:
+    """Say which place cannot be written to, and what to do about it."""
+    hints = {
+        errno.ENOSPC: "free some space, or choose another directory; the next run resumes",
+        errno.EDQUOT: "the quota is used up: free some space; the next run resumes",
+        errno.EROFS: "the file system is read-only: choose another directory",
+        errno.EACCES: "choose a directory that this user may write to",
+        errno.EPERM: "choose a directory that this user may write to",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return TargetError(f"cannot write {path}: {reason}", hint=hints.get(error.errno or 0, ""))

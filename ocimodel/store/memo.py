@@ -1,0 +1,101 @@
+"""Remembers the digests of files, so that what has not changed is not hashed again.
+
+A memo is believed while device, inode, size, mtime and ctime of the file are what they were when
+its bytes were hashed, as git's index does. It is a cache: without a place to write it, or with a
+broken one, files are hashed each time. `settle` guards against a write within the clock tick of
+the one that was noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+# kernels stamp files with a clock of up to 10 ms a tick
+_TICK_NS = 20_000_000
+
+
+def memo_path(environ: Mapping[str, str]) -> Path:
+    """$OCIMODEL_STATE_DIR, or the user's cache folder."""
+    state = environ.get("OCIMODEL_STATE_DIR")
+    if state:
+        return Path(state) / "digests.db"
+    base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".cache"
+    return Path(base) / "ocimodel" / "digests.db"
+
+
+Identity = tuple[int, int, int, int, int]
+
+
+def identity(status: os.stat_result) -> Identity:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+class Memo:
+    """Digests by file identity. Thread-safe; `save` writes what was learned since."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[Identity, str] = {}
+        self._learned: dict[Identity, str] = {}
+        self._lock = threading.Lock()
+        self._loaded = path is None
+
+    def recall(self, status: os.stat_result) -> str:
+        """The sha256 digest of the file with this status, or an empty string."""
+        with self._lock:
+            if not self._loaded:
+                self._loaded = True
+                self._load()
+            return self._known.get(identity(status), "")
+
+    def note(self, status: os.stat_result, digest: str) -> None:
+        """`status`: taken after the bytes were hashed, and not changed since before."""
+        with self._lock:
+            self._learned[identity(status)] = digest
+            self._known[identity(status)] = digest
+
+    def save(self) -> None:
+        """Write what was noted; a failure to do so costs time next run and is no error."""
+        with self._lock:
+            learned, self._learned = self._learned, {}
+        if not learned or self._path is None:
+            return
+        newest = max(ctime for *_, ctime in learned)
+        # a file written in this very tick could be written again without its times telling
+        time.sleep(min(_TICK_NS, max(0, newest + _TICK_NS - time.time_ns())) / 1e9)
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.closing(self._open()) as db, db:
+                db.executemany(
+                    "REPLACE INTO digest VALUES (?,?,?,?,?,?)",
+                    [(*key, value) for key, value in learned.items()],
+                )
+
+    def _load(self) -> None:
+        if self._path is None or not self._path.exists():
+            return
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._open()) as db:
+            rows = db.execute("SELECT dev, ino, size, mtime, ctime, digest FROM digest")
+            self._known = {(a, b, c, d, e): digest for a, b, c, d, e, digest in rows}
+
+    def _open(self) -> sqlite3.Connection:
+        assert self._path is not None
+        db = sqlite3.connect(self._path, timeout=5)
+        # one row a file: a changed file replaces what was known of it
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS digest (dev INT, ino INT, size INT, mtime INT, ctime INT,"
+            " digest TEXT, PRIMARY KEY (dev, ino)) WITHOUT ROWID"
+        )
+        return db
