@@ -21,6 +21,18 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HashStarted:
+    """`n_bytes` of local files are about to be read and hashed."""
+
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HashAdvanced:
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlobStarted:
     """Bytes of this blob begin to move. `name`: a file path, or a short digest. `size`: bytes."""
 
@@ -52,7 +64,7 @@ class Notice:
     message: str
 
 
-Event = BlobStarted | BlobAdvanced | BlobFinished | Notice
+Event = HashStarted | HashAdvanced | BlobStarted | BlobAdvanced | BlobFinished | Notice
 Observer = Callable[[Event], None]
 
 

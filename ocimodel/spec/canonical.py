@@ -20,7 +20,8 @@ def decode(raw: bytes, what: str) -> dict[str, Any]:
     """The JSON object in `raw`; `what` names it in errors.
 
     Refuses, as InputError: bytes that are no UTF-8 JSON object, duplicate keys (two readers could
-    see two documents), NaN and infinities, nesting that exhausts the parser.
+    see two documents), NaN and infinities, half surrogate pairs (no bytes could be made of them
+    again), nesting that exhausts the parser.
     """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -33,7 +34,10 @@ def decode(raw: bytes, what: str) -> dict[str, Any]:
         raise InputError(f"{what} holds {name}, which is no JSON")
 
     try:
-        document = json.loads(raw, object_pairs_hook=pairs, parse_constant=constant)
+        # from str: from bytes, json would take UTF-16 and UTF-32 too
+        document = json.loads(raw.decode(), object_pairs_hook=pairs, parse_constant=constant)
+        if b"\\ud" in raw or b"\\uD" in raw:
+            encode(document)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not valid JSON: {error}") from error
     if not isinstance(document, dict):

@@ -134,7 +134,10 @@ def _directories(layer: Descriptor) -> tuple[str, ...]:
         if not raw
         else canonical.decode(b'{"names":' + raw.encode() + b"}", DIRECTORIES)
     )
-    return tuple(str(name) for name in canonical.sequence(document, "names", DIRECTORIES))
+    names = canonical.sequence(document, "names", DIRECTORIES)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{DIRECTORIES} must be an array of strings")
+    return tuple(names)
 
 
 def _kind_and_codec(media_type: str) -> tuple[str, str]:
@@ -169,8 +172,8 @@ class ModelConfig:
     def encode(self) -> bytes:
         return canonical.encode(
             {
-                "descriptor": _without_empty(self.descriptor),
-                "config": _without_empty(self.config),
+                "descriptor": without_empty(self.descriptor),
+                "config": without_empty(self.config),
                 "modelfs": {"type": "layers", "diffIds": list(self.diff_ids)},
             }
         )
@@ -190,7 +193,7 @@ class ModelConfig:
         )
 
 
-def _without_empty(document: Mapping[str, Any]) -> dict[str, Any]:
+def without_empty(document: Mapping[str, Any]) -> dict[str, Any]:
     """Absent is how ModelPack says nothing; `false` says something."""
     return {k: v for k, v in document.items() if v not in (None, "", [], {}, ())}
 

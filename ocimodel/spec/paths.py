@@ -11,6 +11,8 @@ MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
 # paths of ours inside an artifact: never part of the model directory
 PRIVATE_PREFIX = ".ocimodel/"
+# where unfinished blobs grow, in a model directory and in a layout
+PARTIAL = ".ocimodel.partial"
 
 
 def check_path(path: str) -> str:
@@ -39,14 +41,17 @@ def _problem(path: str) -> str:
             return f"has the component {name!r}"
         if len(name.encode()) > MAX_NAME_BYTES:
             return f"has a component longer than {MAX_NAME_BYTES} bytes"
+    if _fold(path.partition("/")[0]) == PARTIAL:
+        # it could take the place of a blob that is being verified
+        return "is in the folder of unfinished transfers"
     return ""
 
 
-def check_tree(paths: Iterable[str]) -> None:
+def check_tree(paths: Iterable[str], folders: Iterable[str] = ()) -> None:
     """Refuse, as InputError, names that would overwrite each other on some file system.
 
     That is: duplicates, names equal but for case or Unicode composition, and a file whose name is
-    also a directory of another file.
+    also a directory. `paths` are files, `folders` directories, which may well be there twice.
     """
     files: dict[str, str] = {}
     directories: dict[str, str] = {}
@@ -56,15 +61,21 @@ def check_tree(paths: Iterable[str]) -> None:
             same = "is there twice" if files[folded] == path else f"collides with {files[folded]!r}"
             raise InputError(f"file name {path!r} {same}")
         files[folded] = path
-        parts = path.split("/")
-        for i in range(1, len(parts)):
-            parent = "/".join(parts[:i])
-            known = directories.setdefault(_fold(parent), parent)
-            if known != parent:
-                raise InputError(f"directory name {parent!r} collides with {known!r}")
+        _note_directories(path.rpartition("/")[0], directories)
+    for path in folders:
+        _note_directories(check_path(path), directories)
     for folded, parent in directories.items():
         if folded in files:
             raise InputError(f"{files[folded]!r} is both a file and the directory {parent!r}")
+
+
+def _note_directories(path: str, directories: dict[str, str]) -> None:
+    """Add `path` and what is above it to `directories`, by folded name."""
+    while path:
+        known = directories.setdefault(_fold(path), path)
+        if known != path:
+            raise InputError(f"directory name {path!r} collides with {known!r}")
+        path = path.rpartition("/")[0]
 
 
 def _fold(path: str) -> str:

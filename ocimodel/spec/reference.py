@@ -9,12 +9,13 @@ import ipaddress
 import re
 from dataclasses import dataclass, replace
 
-from ocimodel.errors import UsageError
+from ocimodel.errors import InputError, UsageError
 from ocimodel.spec.digest import parse_digest
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HUB = {"docker.io", "index.docker.io", "registry-1.docker.io"}
 DEFAULT_TAG = "latest"
@@ -59,7 +60,9 @@ class LayoutReference:
         return f"oci:{self.path}"
 
     def __str__(self) -> str:
-        return _suffixed(self.name, self.tag, self.digest)
+        # a colon in the last part would read as the mark of a tag
+        end = "/" if ":" in self.path.rpartition("/")[2] and not self.tag else ""
+        return _suffixed(self.name + end, self.tag, self.digest)
 
     def at(self, digest: str) -> LayoutReference:
         return replace(self, tag="", digest=digest)
@@ -78,17 +81,26 @@ def parse_reference(text: str) -> Reference:
     if text.startswith("oci:"):
         # a path may itself hold an @, so only a trailing digest counts
         if at and digest.startswith(("sha256:", "sha512:")):
-            return _layout(name, parse_digest(digest))
+            return _layout(name, _digest(text, digest))
         return _layout(text, "")
-    return _registry(text, name, parse_digest(digest) if at else "")
+    return _registry(text, name, _digest(text, digest) if at else "")
+
+
+def _digest(text: str, digest: str) -> str:
+    try:
+        return parse_digest(digest)
+    except InputError as error:
+        raise UsageError(f"{text!r}: {error}", hint=error.hint) from None
 
 
 def _layout(name: str, digest: str) -> LayoutReference:
     path, colon, tag = name.removeprefix("oci:").rpartition(":")
     if not colon or "/" in tag:
         path, tag = name.removeprefix("oci:"), ""
-    if not path:
+    if not path or "\0" in path:
         raise UsageError(f"{name!r} names no directory", hint="write oci:PATH or oci:PATH:TAG")
+    if name.endswith(":"):
+        raise UsageError(f"{name!r} ends in an empty tag")
     return LayoutReference(path, check_tag(tag) if tag else "", digest)
 
 
@@ -99,7 +111,8 @@ def _registry(text: str, name: str, digest: str) -> RegistryReference:
             f"{text!r} names no registry",
             hint=f"write host/repository:tag, such as docker.io/{name}, or oci:PATH:TAG",
         )
-    if not _HOST.fullmatch(registry):
+    host = _HOST.fullmatch(registry)
+    if not host or not 0 < int(host[1] or 443) < 1 << 16:
         raise UsageError(f"{registry!r} in {text!r} is no host[:port]")
     repository, _, tag = rest.partition(":")
     if registry in _HUB:

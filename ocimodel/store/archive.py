@@ -6,9 +6,10 @@ import gzip
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from ocimodel.errors import InputError
 from ocimodel.spec.paths import check_path
@@ -17,6 +18,15 @@ from ocimodel.store.files import make_folder, temporary_beside
 # a layer of a few kB can claim to hold petabytes
 MAX_ENTRIES = 200_000
 MAX_RATIO = 1100
+# a long name or an extended header, which tarfile reads into memory
+MAX_HEADER_BYTES = 1 << 20
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 def empty_directories(paths: Sequence[str]) -> bytes:
@@ -31,6 +41,18 @@ def empty_directories(paths: Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
+class _Entry(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in _HEADERS and entry.size > MAX_HEADER_BYTES):
+            raise InputError(f"the tar layer has a header of {entry.size} bytes")
+        if entry.type == tarfile.GNUTYPE_SPARSE:
+            # its list of holes has no bounds
+            raise InputError("the tar layer has a sparse file, which no model needs")
+        return entry
+
+
 def extract(archive: Path, codec: str, root: Path, mode_mask: int) -> None:
     """Unpack a verified tar layer below `root`; each file appears whole or not at all.
 
@@ -38,7 +60,10 @@ def extract(archive: Path, codec: str, root: Path, mode_mask: int) -> None:
     """
     limit = max(archive.stat().st_size, 1 << 20) * MAX_RATIO
     try:
-        with _opened(archive, codec) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with (
+            _opened(archive, codec) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as tar,
+        ):
             for i, entry in enumerate(tar):
                 name = entry.name.removeprefix("./").rstrip("/")
                 limit -= entry.size
@@ -57,7 +82,7 @@ def extract(archive: Path, codec: str, root: Path, mode_mask: int) -> None:
                     _write(content, make_folder(root, parent) / base, mode & ~mode_mask)
                 else:
                     raise InputError(f"tar entry {name!r} is neither a file nor a directory")
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"the layer is no valid {codec}: {error}") from error
 
 

@@ -12,18 +12,18 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
-from ocimodel.errors import ConflictError, InputError, TargetError
+from ocimodel.errors import ConflictError, InputError, NotFoundError, TargetError
 from ocimodel.events import Notice, Observer, Outcome, ignore
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import EXECUTABLE, ModelFile, read_layer
-from ocimodel.spec.paths import PRIVATE_PREFIX, check_path, check_tree
+from ocimodel.spec.paths import PARTIAL, PRIVATE_PREFIX, check_path, check_tree
 from ocimodel.store.archive import extract
 from ocimodel.store.blobcache import BlobCache, file_has
 from ocimodel.store.files import make_folder, place
 from ocimodel.store.landing import FileLanding, target_error
-from ocimodel.store.layout import PARTIAL
 from ocimodel.store.memo import Memo
 from ocimodel.store.protocol import Ingest, Source
 
@@ -36,7 +36,8 @@ def model_files(manifest: Manifest) -> list[ModelFile]:
     files = [read_layer(layer) for layer in manifest.layers]
     files = [f for f in files if not f.path.startswith(PRIVATE_PREFIX)]
     check_tree(
-        [f.path for f in files if f.codec == "raw"] + [d for f in files for d in f.directories]
+        [f.path for f in files if f.codec == "raw" and not f.is_directory],
+        [f.path for f in files if f.is_directory] + [d for f in files for d in f.directories],
     )
     for file in files:
         if file.codec != "raw" and file.path != ".":
@@ -45,7 +46,7 @@ def model_files(manifest: Manifest) -> list[ModelFile]:
 
 
 class Checkout:
-    """A `Target` for one artifact.
+    """A `Target` for one artifact, to be used in a `with` statement: `close` lets other pulls in.
 
     `wanted`: decides over files by path. `cache`: where finished blobs may be found and are kept.
     `rehash`: believe no memo. `mode_mask`: bits that new files shall not have, such as the umask.
@@ -75,6 +76,22 @@ class Checkout:
         self._by_digest: dict[str, list[ModelFile]] = {}
         self._lock_fd = -1
         self._entering = threading.Lock()
+        self._of_artifact: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory, also when the copy has failed; what is unfinished stays."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     # the target's side
 
@@ -84,7 +101,14 @@ class Checkout:
                 f"{document.digest} is an index of several artifacts, not one model",
                 hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
             )
-        self.files = [f for f in model_files(document) if self._wanted(f.path)]
+        files = model_files(document)
+        self._of_artifact = {f.path for f in files}
+        self.files = [f for f in files if self._wanted(f.path)]
+        if not self.files:
+            raise NotFoundError(
+                f"{document.digest} has no file that matches",
+                hint="ocimodel inspect shows the files of an artifact",
+            )
         if self._root.exists() and not self._root.is_dir():
             raise TargetError(f"{self._root} is not a directory")
         for file in self.files:
@@ -118,8 +142,7 @@ class Checkout:
                 self._folder(path)
         if self._lock_fd >= 0:
             shutil.rmtree(self._partial, ignore_errors=True)
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+            self.close()
         self._memo.save()
 
     def tag(self, name: str, what: Descriptor) -> None:
@@ -127,7 +150,6 @@ class Checkout:
 
     def extra_files(self) -> list[str]:
         """Files in the directory that are not of the artifact, sorted; they are left alone."""
-        ours = {f.path for f in self.files}
         tars = [f for f in self.files if f.codec != "raw" and not f.directories]
         if tars:
             return []
@@ -135,7 +157,7 @@ class Checkout:
         for folder, _, names in os.walk(self._root):
             base = Path(folder).relative_to(self._root)
             if base.parts[:1] != (PARTIAL,):
-                found += [p for n in names if (p := (base / n).as_posix()) not in ours]
+                found += [p for n in names if (p := (base / n).as_posix()) not in self._of_artifact]
         return sorted(found)
 
     # how it gets there
@@ -192,9 +214,14 @@ class Checkout:
         """Be the only process that writes to this directory, from the first write on."""
         with self._entering:
             while self._lock_fd < 0:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
                 with self._writing(self._root):
                     self._partial.mkdir(parents=True, exist_ok=True)
-                    fd = os.open(self._partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    try:
+                        fd = os.open(self._partial, flags)
+                    except FileNotFoundError:
+                        # another pull is done and has just taken it away
+                        continue
                 self._lock(fd)
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(fd), self._partial.stat()):
@@ -227,20 +254,20 @@ class Checkout:
             return False
         with self._writing(self._root):
             self._spread(what, there[0], missing)
-        self._settled(what, files)
-        return True
+        # the bytes of a cache are only as good as they are now
+        return self._settled(what, files)
 
     def _deliver(self, path: Path, what: Descriptor, files: Sequence[ModelFile]) -> None:
-        first, *others = files
-        if first.codec != "raw":
-            extract(path, first.codec, self._root, self._mask)
-            path.unlink()
-            return
-        if first.is_directory:
-            path.unlink()
-            for file in files:
+        raw = [f for f in files if f.codec == "raw" and not f.is_directory]
+        for file in files:
+            if file.is_directory:
                 self._folder(file.path)
+            elif file.codec != "raw":
+                extract(path, file.codec, self._root, self._mask)
+        if not raw:
+            path.unlink()
             return
+        first, *others = raw
         path.chmod(self._mode(first))
         final = self._final(first)
         path.replace(final)

@@ -79,6 +79,8 @@ def _copy_tree(
     report: Report,
     depth: int,
 ) -> None:
+    if root.digest in report.manifests:
+        return
     if isinstance(root, Index):
         if depth == 0:
             raise IntegrityError(f"index {root.digest} nests deeper than {MAX_DEPTH}")
@@ -173,11 +175,15 @@ class _Transfer:
         try:
             flow.job.commit()
         except IntegrityError:
+            flow.job.close()
             # what an earlier run left behind may be at fault: once more from the start
-            if not flow.job.resumed:
+            if not (flow.job.resumed or self._source.reject(flow.what)):
                 raise
             self._observer(BlobAdvanced(flow.what.digest, -flow.n_moved))
             self._workers.urgent([partial(self._blob, flow.what)])
+        except BaseException:
+            flow.job.close()
+            raise
         else:
             self._finished(flow.what, Outcome.TRANSFERRED, flow.n_moved)
         finally:

@@ -49,7 +49,10 @@ class DirectoryView:
         path = self._files.get(what.digest)
         if path is None:
             raise NotFoundError(f"{self.name} has no blob {what.digest}")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
         if os.fstat(fd).st_size != what.size:
             os.close(fd)
             raise InputError(
@@ -57,6 +60,9 @@ class DirectoryView:
                 hint="wait for its writer to finish, then try again",
             )
         return FileReader(fd, start, n_bytes)
+
+    def reject(self, what: Descriptor) -> bool:
+        return False
 
     def referrers(self, subject: str) -> Sequence[Descriptor]:
         return ()

@@ -15,7 +15,8 @@ _FICLONE = 0x40049409
 
 
 def temporary_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    # without the name itself, which may be as long as a name can be
+    return path.with_name(f".ocimodel.{os.getpid()}.{os.urandom(8).hex()}")
 
 
 def place(origin: Path, final: Path, mode: int, *, link: bool = False) -> None:

@@ -49,29 +49,47 @@ class FileLanding:
         self._journal = self._path.with_suffix(".ranges")
         self._fd = _open_locked(self._path)
         try:
-            done = _read_journal(self._journal, os.fstat(self._fd).st_size, what.size)
+            n_present = os.fstat(self._fd).st_size
+            if n_present > what.size:
+                # left by a manifest that gave this digest another size
+                self._resize()
+            done = _read_journal(self._journal, n_present, what.size)
             self.resumed = bool(done)
             self._hash = _Frontier(self._fd, what, done)
-            missing = _missing(done, what.size)
-            self._first = self._probe(missing)
-            self.parts: Sequence[tuple[int, int]] = _split(missing)
+            self.parts: Sequence[tuple[int, int]] = _split(_missing(done, what.size))
+            self._first = self._probe()
         except BaseException:
             self.close()
             raise
 
-    def _probe(self, missing: list[tuple[int, int]]) -> Reader | None:
+    def _probe(self) -> Reader | None:
         """Open the first part; if all of the blob comes instead, let that be the only part."""
-        if not missing or self._what.size == 0:
+        if not self.parts:
             return None
-        start, length = _split(missing)[0]
-        reader = self._source.open(self._what, start, length)
-        if (reader.start, reader.length) != (start, length):
-            missing[:] = [(reader.start, reader.length)]
-            self._forget()
-        elif len(_split(missing)) > 1:
-            # room for the parts that will be written ahead, and ENOSPC now rather than later
-            os.ftruncate(self._fd, self._what.size)
+        first = self.parts[0]
+        reader = self._source.open(self._what, *first)
+        try:
+            if (reader.start, reader.length) != first:
+                if reader.start + reader.length > self._what.size:
+                    raise IntegrityError(
+                        f"{self._what.digest} comes with {reader.start + reader.length} bytes, "
+                        f"not {self._what.size}"
+                    )
+                self.parts = [(reader.start, reader.length)]
+                self._forget()
+            elif len(self.parts) > 1:
+                # room for the parts that will be written ahead
+                self._resize()
+        except BaseException:
+            reader.close()
+            raise
         return reader
+
+    def _resize(self) -> None:
+        try:
+            os.ftruncate(self._fd, self._what.size)
+        except OSError as error:
+            raise target_error(error, self._path) from error
 
     def _forget(self) -> None:
         self.resumed = False
@@ -97,11 +115,11 @@ class FileLanding:
                 advance(n)
 
     def _reader(self, start: int, length: int) -> Reader:
-        first, self._first = self._first, None
+        first = self._first
         if first is not None and first.start == start:
+            # each start has one thread, so nobody else takes it
+            self._first = None
             return first
-        if first is not None:
-            self._first = first
         reader = self._source.open(self._what, start, length)
         # a cache in between may answer the odd range in full
         _skip(reader, start - reader.start)
@@ -109,11 +127,14 @@ class FileLanding:
 
     def _note(self, start: int, length: int) -> None:
         # O_APPEND: lines of several threads do not mix
-        fd = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, f"{start} {length}\n".encode())
-        finally:
-            os.close(fd)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # it is a hint: where it cannot be written, a rerun has more to fetch
+        with contextlib.suppress(OSError):
+            fd = os.open(self._journal, flags, 0o644)
+            try:
+                os.write(fd, f"{start} {length}\n".encode())
+            finally:
+                os.close(fd)
 
     def commit(self) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from ocimodel.spec.manifest import (
     as_referrer,
     parse_manifest,
 )
+from ocimodel.spec.paths import PARTIAL
 from ocimodel.store.landing import FileLanding, target_error
 from ocimodel.store.protocol import Ingest, Source
 from ocimodel.store.streams import FileReader
 
 REF_NAME = "org.opencontainers.image.ref.name"
-PARTIAL = ".ocimodel.partial"
 # an index.json is ours to grow: thousands of entries with annotations
 MAX_INDEX_BYTES = 64 << 20
 
@@ -52,18 +52,31 @@ class Layout:
         self._check()
 
     def _create(self) -> None:
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / PARTIAL).exists():
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._fill()
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise target_error(error, self.path) from error
+
+    def _fill(self) -> None:
+        """Write the files of an empty layout, or what an interrupted run has left to write."""
+        names = {p.name for p in self.path.iterdir()}
+        ours = ("blobs", "index.json", "oci-layout", PARTIAL)
+        if any(n not in ours and not n.startswith((".index.json.", ".oci-layout.")) for n in names):
             raise InputError(
                 f"{self.path} is not empty and no OCI image layout",
                 hint="name a new directory, or one made by ocimodel, skopeo or oras",
             )
-        try:
-            (self.path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-            if not (self.path / "index.json").exists():
-                self._write_index([])
+        (self.path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        if "index.json" not in names:
+            self._write_index([])
+        if "oci-layout" not in names:
             _replace(self.path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        except OSError as error:
-            raise target_error(error, self.path) from error
 
     def _check(self) -> None:
         marker = self.path / "oci-layout"
@@ -98,8 +111,10 @@ class Layout:
         return parse_manifest(raw, entry.media_type if entry else "", digest)
 
     def _entry(self, reference: str) -> Descriptor | None:
+        # a hostile name that looks like a digest must not stand in for it
+        is_digest = reference.startswith(("sha256:", "sha512:"))
         for entry in self._entries():
-            if reference in (entry.annotations.get(REF_NAME), entry.digest):
+            if reference == (entry.digest if is_digest else entry.annotations.get(REF_NAME)):
                 return entry
         return None
 
@@ -109,6 +124,9 @@ class Layout:
         except FileNotFoundError:
             raise NotFoundError(f"{self.name} has no blob {what.digest}") from None
         return FileReader(fd, start, what.size - start if length is None else length)
+
+    def reject(self, what: Descriptor) -> bool:
+        return False
 
     def referrers(self, subject: str) -> Sequence[Descriptor]:
         found = {}
@@ -189,16 +207,22 @@ class Layout:
             if not _untag(entries, name):
                 raise NotFoundError(f"{self.name} has no tag {name!r}")
 
-    def delete(self, digest: str) -> None:
-        """Delete a manifest, its tags, and the blobs that nothing else in the layout needs."""
+    def delete(self, digest: str, *, spare: Container[str] = ()) -> None:
+        """Delete a manifest, its tags, and the blobs that nothing else in the layout needs.
+
+        `spare`: digests of blobs to keep all the same.
+        """
         with self._changing() as entries:
             document = self.manifest(digest)
             if all(e.digest != digest for e in entries):
                 raise NotFoundError(f"{self.name} has no manifest {digest}")
             entries[:] = [e for e in entries if e.digest != digest]
             needed = {d for e in entries for d in self._closure(e.digest)}
+            # first the entry, then the blobs: a kill in between leaves litter, not a broken entry
+            self._write_index(entries)
             for unused in self._closure(document.digest) - needed:
-                self.blob_path(unused).unlink(missing_ok=True)
+                if unused == digest or unused not in spare:
+                    self.blob_path(unused).unlink(missing_ok=True)
 
     def _closure(self, digest: str) -> set[str]:
         try:
@@ -211,7 +235,10 @@ class Layout:
         return {digest, *(b.digest for b in document.blobs())}
 
     def _entries(self) -> list[Descriptor]:
-        raw = _read(self.path / "index.json", MAX_INDEX_BYTES)
+        try:
+            raw = _read(self.path / "index.json", MAX_INDEX_BYTES)
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is no OCI image layout: it has no index.json") from None
         manifests = canonical.sequence(canonical.decode(raw, "index.json"), "manifests", "index")
         return [Descriptor.parse(m, "index.json entry") for m in manifests]
 

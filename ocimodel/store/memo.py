@@ -2,8 +2,8 @@
 
 A memo is believed while device, inode, size, mtime and ctime of the file are what they were when
 its bytes were hashed, as git's index does. It is a cache: without a place to write it, or with a
-broken one, files are hashed each time. `settle` guards against a write within the clock tick of
-the one that was noted.
+broken one, files are hashed each time. `save` guards against a write within the clock tick of the
+one that was noted.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Memo:
         newest = max(ctime for *_, ctime in learned)
         # a file written in this very tick could be written again without its times telling
         time.sleep(min(_TICK_NS, max(0, newest + _TICK_NS - time.time_ns())) / 1e9)
-        with contextlib.suppress(sqlite3.Error, OSError):
+        # OverflowError: SQLite has no inode numbers of 2**63 and above
+        with contextlib.suppress(sqlite3.Error, OSError, OverflowError):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.closing(self._open()) as db, db:
                 db.executemany(

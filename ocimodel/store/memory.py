@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from ocimodel.errors import NotFoundError
+from ocimodel.errors import IntegrityError, NotFoundError
 from ocimodel.events import Outcome
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import finish, hasher_for
-from ocimodel.spec.manifest import Document, as_referrer, parse_manifest
+from ocimodel.spec.manifest import Document, Index, as_referrer, parse_manifest
 from ocimodel.store.protocol import Advance, Ingest, Source
 from ocimodel.store.streams import BytesReader, check_digest, thread_buffer
 
@@ -42,6 +42,9 @@ class MemoryStore:
             raise NotFoundError(f"{self.name} has no blob {what.digest}")
         return BytesReader(content, start, what.size - start if length is None else length)
 
+    def reject(self, what: Descriptor) -> bool:
+        return False
+
     def referrers(self, subject: str) -> Sequence[Descriptor]:
         with self._lock:
             documents = list(self._manifests.values())
@@ -54,11 +57,25 @@ class MemoryStore:
     def plan(self, document: Document) -> Sequence[Descriptor]:
         return document.blobs()
 
+    def has(self, what: Descriptor) -> bool:
+        return what.digest in self.blobs
+
     def begin(self, what: Descriptor, source: Source) -> Ingest | Outcome:
-        return Outcome.EXISTS if what.digest in self.blobs else _MemoryIngest(self, what, source)
+        return Outcome.EXISTS if self._has(what) else _MemoryIngest(self, what, source)
+
+    def _has(self, what: Descriptor) -> bool:
+        content = self.blobs.get(what.digest)
+        return content is not None and len(content) == what.size
 
     def put_manifest(self, document: Document) -> None:
+        """NotFoundError when a blob or a child is missing."""
         with self._lock:
+            if isinstance(document, Index):
+                missing = [m for m in document.manifests if m.digest not in self._manifests]
+            else:
+                missing = [b for b in document.blobs() if not self._has(b)]
+            if missing:
+                raise NotFoundError(f"{self.name} lacks {missing[0].digest} of {document.digest}")
             self._manifests[document.digest] = document
 
     def tag(self, name: str, what: Descriptor) -> None:
@@ -97,6 +114,10 @@ class _MemoryIngest:
                 advance(n)
 
     def commit(self) -> None:
+        if len(self._content) != self._what.size:
+            raise IntegrityError(
+                f"{self._what.digest} has {len(self._content)} bytes, not {self._what.size}"
+            )
         hasher = hasher_for(self._what.digest)
         hasher.update(self._content)
         check_digest(finish(hasher, self._what.digest), self._what)

@@ -63,6 +63,10 @@ class Source(Protocol):
         """Stream a blob from byte `start`, `length` bytes or to its end."""
         ...
 
+    def reject(self, what: Descriptor) -> bool:
+        """Told that a blob's bytes were wrong: whether another try may bring others."""
+        ...
+
     def referrers(self, subject: str) -> Sequence[Descriptor]:
         """The manifests whose subject has the digest `subject`."""
         ...
@@ -117,6 +121,10 @@ class Target(Protocol):
 
 class Store(Source, Target, Protocol):
     """A place that artifacts can be read from, written to and deleted from."""
+
+    def has(self, what: Descriptor) -> bool:
+        """Whether a blob is there."""
+        ...
 
     def delete(self, digest: str) -> None:
         """Delete a manifest and the tags that point to it; NotFoundError if it is not there."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Self
 
 from ocimodel.errors import IntegrityError
 from ocimodel.spec.descriptor import Descriptor
@@ -26,7 +26,7 @@ def thread_buffer() -> memoryview:
     return buffer
 
 
-class Stream(AbstractContextManager["Stream"]):
+class Stream:
     """Base of readers: the bytes [start, start + length) of a blob."""
 
     start: int
@@ -37,6 +37,9 @@ class Stream(AbstractContextManager["Stream"]):
 
     def close(self) -> None:
         """Let go of what the stream holds."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,

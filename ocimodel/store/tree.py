@@ -45,15 +45,18 @@ def scan(root: Path, wanted: Callable[[str], bool]) -> Tree:
     a snapshot of. InputError, naming it, for any other link, for devices, sockets and pipes, and
     for names that cannot be created everywhere. NotFoundError if `root` is not there.
     """
-    if not root.exists():
-        raise NotFoundError(f"there is no directory {root}")
-    if not root.is_dir():
-        raise InputError(f"{root} is a file, not a model directory")
     tree = Tree(root)
-    _Walk(tree, wanted, _allowed_roots(root.resolve())).directory(root, "")
+    try:
+        if not root.exists():
+            raise NotFoundError(f"there is no directory {root}")
+        if not root.is_dir():
+            raise InputError(f"{root} is a file, not a model directory")
+        _Walk(tree, wanted, _allowed_roots(root.resolve())).directory(root, "")
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
     tree.files.sort(key=lambda f: f.path)
     tree.empty_directories.sort()
-    check_tree([f.path for f in tree.files] + tree.empty_directories)
+    check_tree([f.path for f in tree.files], tree.empty_directories)
     return tree
 
 
@@ -128,7 +131,7 @@ class _Walk:
             real = Path(entry.path).resolve(strict=True)
         except (OSError, RuntimeError):
             raise InputError(
-                f"the link {path!r} leads nowhere ({Path(entry.path).readlink()})",
+                f"the link {path!r} leads nowhere ({str(Path(entry.path).readlink())!r})",
                 hint="remove it, or exclude it in ocimodel.yaml",
             ) from None
         if not any(real.is_relative_to(root) for root in self._allowed):

@@ -1,0 +1,1 @@
+"""The operations: each gathers, decides, acts, and returns what it did. This is the public API."""

@@ -1,0 +1,107 @@
+"""pull: an artifact from any store into a model directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocimodel.events import Observer, ignore
+from ocimodel.ops.access import client_options, find, open_memo, open_store
+from ocimodel.registry.transport import ClientOptions
+from ocimodel.spec.globs import compile_globs
+from ocimodel.spec.modelpack import ModelFile
+from ocimodel.spec.reference import parse_reference
+from ocimodel.store.blobcache import BlobCache
+from ocimodel.store.checkout import Checkout
+from ocimodel.store.copy import DEFAULT_CONCURRENCY, copy
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """`path`: below the directory. `size`: bytes; of a tar layer, of the tar."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did. `bytes_fetched` came over the wire, `bytes_reused` were here already.
+
+    `extra_files`: in the directory, not in the artifact, left alone.
+    """
+
+    reference: str
+    pinned: str
+    digest: str
+    directory: Path
+    files: tuple[PulledFile, ...]
+    bytes_fetched: int
+    bytes_reused: int
+    extra_files: tuple[str, ...] = ()
+
+
+def pull(
+    reference: str,
+    directory: Path | str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    cache: Path | str | None = None,
+    rehash: bool = False,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    client: ClientOptions | None = None,
+    observer: Observer = ignore,
+) -> PullResult:
+    """Pull an artifact into `directory`, every byte verified before it gets its final name.
+
+    `include`, `exclude`: glob patterns on paths; nothing else is fetched. `cache`: a folder of
+    finished blobs, taken by reflink, hard link or copy, and added to. What is there already is not
+    fetched again; `rehash` reads it all to be sure. After an interruption a second call resumes.
+    Raises the tree of ocimodel.errors.
+    """
+    name = parse_reference(reference)
+    options = client_options(client)
+    source = open_store(name, options, observer=observer)
+    root = find(source, name)
+    memo = open_memo(options)
+    checkout = Checkout(
+        Path(directory),
+        wanted=_filter(include, exclude),
+        memo=memo,
+        cache=BlobCache(Path(cache), memo) if cache else None,
+        rehash=rehash,
+        mode_mask=_umask(),
+        observer=observer,
+    )
+    report = copy(source, checkout, root, concurrency=concurrency, observer=observer)
+    return PullResult(
+        reference=str(name),
+        pinned=str(name.at(root.digest)),
+        digest=root.digest,
+        directory=Path(directory),
+        files=tuple(_pulled(f) for f in checkout.files),
+        bytes_fetched=report.bytes_transferred,
+        bytes_reused=report.bytes_skipped,
+        extra_files=tuple(checkout.extra_files()),
+    )
+
+
+def _pulled(file: ModelFile) -> PulledFile:
+    return PulledFile(file.path, file.size, file.layer.digest)
+
+
+def _filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    included = compile_globs(include) if include else None
+    excluded = compile_globs(exclude)
+    return lambda path: (included is None or included(path)) and not excluded(path)
+
+
+def _umask() -> int:
+    """The umask can only be read by setting it; this is done before any thread starts."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
