@@ -1,1 +1,72 @@
-"""ocimodel: ship models as signed OCI artifacts."""
+"""ocimodel: ship models as signed OCI artifacts, with any container registry.
+
+    import ocimodel
+    pushed = ocimodel.push("model/", "registry.example.com/team/model:v1")
+    ocimodel.pull(pushed.pinned, "model-copy/")
+
+Every operation of the command line is a function here, with the same names, defaults and errors
+(ocimodel.errors). Importing this module is cheap: an operation loads what it needs when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "pack": "push",
+    "push": "push",
+    "pull": "pull",
+    "copy": "copy",
+    "inspect": "browse",
+    "ls": "browse",
+    "cat": "browse",
+    "tag": "tags",
+    "rm": "tags",
+    "login": "login",
+    "logout": "login",
+    "doctor": "doctor",
+    "init": "init",
+    "server": "serve",
+}
+
+if TYPE_CHECKING:
+    from ocimodel.ops.browse import cat, inspect, ls
+    from ocimodel.ops.copy import copy
+    from ocimodel.ops.doctor import doctor
+    from ocimodel.ops.init import init
+    from ocimodel.ops.login import login, logout
+    from ocimodel.ops.pull import pull
+    from ocimodel.ops.push import pack, push
+    from ocimodel.ops.serve import server
+    from ocimodel.ops.tags import rm, tag
+    from ocimodel.registry.transport import ClientOptions
+
+__all__ = [
+    "ClientOptions",
+    "__version__",
+    "cat",
+    "copy",
+    "doctor",
+    "init",
+    "inspect",
+    "login",
+    "logout",
+    "ls",
+    "pack",
+    "pull",
+    "push",
+    "rm",
+    "server",
+    "tag",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "ClientOptions":
+        return import_module("ocimodel.registry.transport").ClientOptions
+    if name in _HOMES:
+        return getattr(import_module(f"ocimodel.ops.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

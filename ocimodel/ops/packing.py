@@ -94,6 +94,18 @@ def pack_view(
     )
 
 
+def describe_directory(directory: Path) -> Described:
+    """What the weights and config.json of a directory tell, without hashing anything."""
+    tree = scan(directory, lambda _: True)
+    facts = []
+    for file in tree.files:
+        with file.real.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+            if classify(file.path, file.size, head) is Kind.WEIGHT:
+                facts.append(_facts(opened.fileno(), file))
+    return describe([f for f in facts if f], _hf_config(tree))
+
+
 def load_modelfile(directory: Path) -> Modelfile:
     """The directory's ocimodel.yaml, or one that declares nothing."""
     path = directory / FILENAME
@@ -172,7 +184,7 @@ class _Reading:
             head = os.pread(fd, _HEAD_BYTES, 0)
             read.kind = self._kind(read.file, head)
             if read.kind is Kind.WEIGHT:
-                read.facts = self._facts(fd, read.file)
+                read.facts = _facts(fd, read.file)
             read.digest = self._digest(fd, read.file)
         finally:
             os.close(fd)
@@ -182,14 +194,6 @@ class _Reading:
             if matches(file.path):
                 return kind
         return classify(file.path, file.size, head)
-
-    def _facts(self, fd: int, file: TreeFile) -> WeightFacts | None:
-        try:
-            return read_facts(
-                lambda offset, length: os.pread(fd, length, offset), file.size, file.path
-            )
-        except InputError as error:
-            raise InputError(f"{file.path}: {error}", hint=error.hint) from error
 
     def _digest(self, fd: int, file: TreeFile) -> str:
         before = os.fstat(fd)
@@ -207,6 +211,13 @@ class _Reading:
             )
         self._memo.note(before, digest)
         return digest
+
+
+def _facts(fd: int, file: TreeFile) -> WeightFacts | None:
+    try:
+        return read_facts(lambda offset, length: os.pread(fd, length, offset), file.size, file.path)
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}", hint=error.hint) from error
 
 
 def _hf_config(tree: Tree) -> Mapping[str, Any] | None:

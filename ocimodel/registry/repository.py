@@ -185,6 +185,10 @@ class Repository:
             return Outcome.MOUNTED
         return _Upload(self._uploads, what, source)
 
+    def check_push(self) -> None:
+        """Raises what a push would, without leaving anything behind."""
+        self._uploads.check()
+
     def put_manifest(self, document: Document) -> None:
         answer = self._put_under(document.digest, document)
         self._put[document.digest] = document

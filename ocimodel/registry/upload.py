@@ -64,6 +64,10 @@ class Uploads:
         answer.close()
         return answer.status == 201
 
+    def check(self) -> None:
+        """Begin an upload and cancel it: raises what a push would."""
+        self._cancel(self._start())
+
     def send(self, what: Descriptor, source: Source, advance: Advance) -> None:
         """Upload a blob. `advance` also gets negative numbers, when an attempt starts over."""
         rungs: list[Callable[[Descriptor, _Content], None]] = [

@@ -34,6 +34,7 @@ class Body:
         self._left = length or 0
         self._chunked = length is None
         self._ended = length == 0
+        self._broken = False
 
     @property
     def ended(self) -> bool:
@@ -55,8 +56,9 @@ class Body:
             proceed, self._proceed = self._proceed, None
             proceed()
         if self._chunked and not self._left:
-            self._left = self._next_chunk()
+            self._left = self._chunk_size()
             if not self._left:
+                self._skip_trailers()
                 return 0
         n = self._stream.readinto(buffer[: self._left])
         if not n:
@@ -65,29 +67,34 @@ class Body:
         if not self._left:
             self._ended = not self._chunked
             if self._chunked and self._line():
-                raise ValueError("a chunk is longer than it says")
+                raise self._malformed("a chunk is longer than it says")
         return n
 
-    def _next_chunk(self) -> int:
+    def _chunk_size(self) -> int:
         size = self._line().split(b";")[0].strip()
         if not _CHUNK.fullmatch(size):
-            raise ValueError("a chunk has no size")
-        n = int(size, 16)
-        if not n:
-            for _ in range(_MAX_TRAILERS):
-                if not self._line():
-                    self._ended = True
-                    return 0
-            raise ValueError("too many trailers")
-        return n
+            raise self._malformed("a chunk has no size")
+        return int(size, 16)
+
+    def _skip_trailers(self) -> None:
+        for _ in range(_MAX_TRAILERS):
+            if not self._line():
+                self._ended = True
+                return
+        raise self._malformed("too many trailers")
 
     def _line(self) -> bytes:
         line = self._stream.readline(_MAX_LINE)
         if not line:
             raise ConnectionError("the client went away in the middle of a body")
         if not line.endswith(b"\n"):
-            raise ValueError("a line of the chunked coding is too long")
+            raise self._malformed("a line of the chunked coding is too long")
         return line.rstrip(b"\r\n")
+
+    def _malformed(self, why: str) -> ValueError:
+        # nobody knows where it ends
+        self._broken = True
+        return ValueError(why)
 
     def read(self, limit: int) -> bytes | None:
         """All of it; None when it is over `limit` bytes."""
@@ -104,8 +111,8 @@ class Body:
         return b"".join(parts)
 
     def discard(self, limit: int) -> bool:
-        """Read the rest and throw it away; False where that would be over `limit` bytes."""
-        if self.awaited or (not self._chunked and self._left > limit):
+        """Read the rest and throw it away; False where that is over `limit` bytes or malformed."""
+        if self._broken or self.awaited or (not self._chunked and self._left > limit):
             return self._ended
         buffer = thread_buffer()
         while limit > 0 and (n := self.readinto(buffer)):

@@ -60,8 +60,6 @@ class Manifests:
 
     def _tagged(self, name: str, tag: str) -> tuple[str, Descriptor]:
         """The ref.name and the entry of a tag as this repository sees it."""
-        if not is_tag(tag):
-            raise ApiError(400, "MANIFEST_INVALID", f"{tag!r} is neither a tag nor a digest")
         entries = self._by_ref_name()
         ref_name = self._naming.visible(name, entries).get(tag)
         if ref_name is None:

@@ -10,7 +10,8 @@ repositories. All of them share the layout's blobs and manifests, and share the 
 
 The default repository is called like the layout's directory. A tag without a repository of its own
 is seen in every repository that has no tag of that name, so that a packed layout can be pulled
-under any name; it can be moved and deleted in the default repository only.
+under any name; it can be moved and deleted in the default repository only. A client that finds
+there what it was going to push may leave it at that, and then the tag goes on to be a shared one.
 """
 
 from __future__ import annotations

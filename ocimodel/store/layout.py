@@ -31,6 +31,11 @@ from ocimodel.store.protocol import Ingest, Source
 from ocimodel.store.streams import FileReader
 
 REF_NAME = "org.opencontainers.image.ref.name"
+# layers that are fetched from a vendor and never pushed. Source: image-spec v1.1, layer.md
+_ELSEWHERE = (
+    "application/vnd.oci.image.layer.nondistributable.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
 # an index.json is ours to grow: thousands of entries with annotations
 MAX_INDEX_BYTES = 64 << 20
 
@@ -175,11 +180,11 @@ class Layout:
         return landing
 
     def put_manifest(self, document: Document) -> None:
-        """NotFoundError when a blob or a child is missing."""
+        """NotFoundError when a blob or a child is missing that registries are given."""
         children = document.manifests if isinstance(document, Index) else document.blobs()
         with self._changing() as entries:
             for child in children:
-                if not self.has(child):
+                if not self.has(child) and not child.media_type.startswith(_ELSEWHERE):
                     raise NotFoundError(f"{self.name} lacks {child.digest} of {document.digest}")
             path = self.blob_path(document.digest)
             try:

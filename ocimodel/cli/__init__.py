@@ -1,0 +1,1 @@
+"""The command line: parse flags, call one operation, print. The only place that knows typer."""

@@ -1,0 +1,33 @@
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocimodel.cli.options import ReferenceArgument
+from ocimodel.cli.output import Output
+
+if TYPE_CHECKING:
+    from ocimodel.registry.transport import ClientOptions
+
+
+def cat(
+    reference: ReferenceArgument,
+    path: Annotated[str, typer.Argument(help="A file in the artifact.")],
+    *,
+    client: "ClientOptions",
+    mirrors: tuple[str, ...],
+    out: Output,
+) -> None:
+    """Print one file of an artifact, once it is verified; nothing else is fetched."""
+    import base64
+    import io
+
+    import ocimodel
+
+    if not out.as_json:
+        ocimodel.cat(reference, path, sys.stdout.buffer, client=client)
+        return
+    content = io.BytesIO()
+    size = ocimodel.cat(reference, path, content, client=client)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    out.result({"reference": reference, "path": path, "size": size, "base64": encoded}, ())

@@ -1,0 +1,50 @@
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocimodel.cli.options import Concurrency, ForceTag, ReferenceArgument
+from ocimodel.cli.output import Output, human
+
+if TYPE_CHECKING:
+    from ocimodel.registry.transport import ClientOptions
+
+
+def copy(
+    source: ReferenceArgument,
+    destination: ReferenceArgument,
+    no_referrers: Annotated[
+        bool, typer.Option("--no-referrers", help="Leave signatures and attestations behind.")
+    ] = False,
+    force_tag: ForceTag = False,
+    concurrency: Concurrency = 8,
+    *,
+    client: "ClientOptions",
+    out: Output,
+) -> None:
+    """Copy an artifact, with its signatures and attestations, between registries and layouts."""
+    import ocimodel
+
+    copied = ocimodel.copy(
+        source,
+        destination,
+        referrers=not no_referrers,
+        force_tag=force_tag,
+        concurrency=concurrency,
+        client=client,
+        observer=out.observer,
+    )
+    document = {
+        "reference": copied.reference,
+        "digest": copied.digest,
+        "pinned": copied.pinned,
+        "manifests": list(copied.manifests),
+        "bytesPushed": copied.bytes_copied,
+        "bytesSkipped": copied.bytes_skipped,
+    }
+    text = [
+        f"copied {source} to {copied.reference}",
+        f"digest {copied.digest}",
+        f"{len(copied.manifests)} manifests; {human(copied.bytes_copied)} sent, "
+        f"{human(copied.bytes_skipped)} there already",
+    ]
+    out.result(document, text, copied.pinned)

@@ -1,0 +1,34 @@
+from typing import Annotated
+
+import typer
+
+from ocimodel.cli.options import Compat, Concurrency, DirectoryArgument, DryRun, ForceTag, Rehash
+from ocimodel.cli.output import Output
+from ocimodel.cli.verbs.push import show
+
+
+def pack(
+    directory: DirectoryArgument,
+    reference: Annotated[str, typer.Argument(help="oci:PATH[:TAG]")],
+    force_tag: ForceTag = False,
+    dry_run: DryRun = False,
+    rehash: Rehash = False,
+    compat: Compat = False,
+    concurrency: Concurrency = 8,
+    *,
+    out: Output,
+) -> None:
+    """Pack a model directory into an OCI image layout on disk; no server needed."""
+    import ocimodel
+
+    packed = ocimodel.pack(
+        directory,
+        reference,
+        force_tag=force_tag,
+        dry_run=dry_run,
+        rehash=rehash,
+        compatible=compat,
+        concurrency=concurrency,
+        observer=out.observer,
+    )
+    show(out, packed, "packed")

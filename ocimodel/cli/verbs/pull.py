@@ -1,0 +1,65 @@
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocimodel.cli.options import Concurrency, ReferenceArgument, Rehash
+from ocimodel.cli.output import Output, human
+
+if TYPE_CHECKING:
+    from ocimodel.registry.transport import ClientOptions
+
+
+def pull(
+    reference: ReferenceArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", envvar="OCIMODEL_OUTPUT", help="Directory to fill.")
+    ],
+    include: Annotated[list[str], typer.Option(help="Only files that match; repeatable.")] = [],  # noqa: B006
+    exclude: Annotated[list[str], typer.Option(help="No files that match; repeatable.")] = [],  # noqa: B006
+    cache: Annotated[
+        Path | None,
+        typer.Option(envvar="OCIMODEL_CACHE", help="Folder of blobs, shared by pulls."),
+    ] = None,
+    rehash: Rehash = False,
+    concurrency: Concurrency = 8,
+    *,
+    client: "ClientOptions",
+    mirrors: tuple[str, ...],
+    out: Output,
+) -> None:
+    """Pull a model into a directory: verified, resumable, whole or in part."""
+    import ocimodel
+
+    pulled = ocimodel.pull(
+        reference,
+        output,
+        include=include,
+        exclude=exclude,
+        cache=cache,
+        rehash=rehash,
+        concurrency=concurrency,
+        client=client,
+        observer=out.observer,
+    )
+    document = {
+        "reference": pulled.reference,
+        "digest": pulled.digest,
+        "pinned": pulled.pinned,
+        "directory": str(pulled.directory),
+        "bytesFetched": pulled.bytes_fetched,
+        "bytesReused": pulled.bytes_reused,
+        "files": [{"path": f.path, "size": f.size, "digest": f.digest} for f in pulled.files],
+        "extraFiles": list(pulled.extra_files),
+    }
+    fetched = f"{human(pulled.bytes_fetched)} fetched, {human(pulled.bytes_reused)} here already"
+    if not pulled.bytes_fetched:
+        fetched = "everything was here already, nothing fetched"
+    text = [
+        f"pulled {pulled.reference} into {pulled.directory}",
+        f"digest {pulled.digest}",
+        f"{len(pulled.files)} files: {fetched}",
+    ]
+    if pulled.extra_files:
+        text.append(f"not of this model, left alone: {', '.join(pulled.extra_files[:10])}")
+    out.result(document, text, pulled.pinned)

@@ -1,0 +1,71 @@
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocimodel.cli.options import (
+    Compat,
+    Concurrency,
+    DryRun,
+    ForceTag,
+    ReferenceArgument,
+    Rehash,
+)
+from ocimodel.cli.output import Output, human
+
+if TYPE_CHECKING:
+    from ocimodel.ops.push import PushResult
+    from ocimodel.registry.transport import ClientOptions
+
+
+def push(
+    source: Annotated[str, typer.Argument(help="A model directory, or oci:PATH[:TAG].")],
+    reference: ReferenceArgument,
+    force_tag: ForceTag = False,
+    dry_run: DryRun = False,
+    rehash: Rehash = False,
+    compat: Compat = False,
+    concurrency: Concurrency = 8,
+    *,
+    client: "ClientOptions",
+    out: Output,
+) -> None:
+    """Push a model directory, or a packed artifact, to a registry."""
+    import ocimodel
+
+    pushed = ocimodel.push(
+        source,
+        reference,
+        force_tag=force_tag,
+        dry_run=dry_run,
+        rehash=rehash,
+        compatible=compat,
+        concurrency=concurrency,
+        client=client,
+        observer=out.observer,
+    )
+    show(out, pushed, "pushed")
+
+
+def show(out: Output, result: "PushResult", done: str) -> None:
+    """What pack and push print."""
+    document = {
+        "reference": result.reference,
+        "digest": result.digest,
+        "pinned": result.pinned,
+        "files": result.n_files,
+        "size": result.size,
+        "bytesPushed": result.bytes_pushed,
+        "bytesSkipped": result.bytes_skipped,
+        "leftOut": list(result.left_out),
+        "dryRun": result.dry_run,
+    }
+    verb = f"would be {done}" if result.dry_run else done
+    text = [
+        f"{verb} {result.reference}",
+        f"digest {result.digest}",
+        f"{result.n_files} files, {human(result.size)}: {human(result.bytes_pushed)} sent, "
+        f"{human(result.bytes_skipped)} there already",
+    ]
+    if result.left_out:
+        text.append(f"left out: {', '.join(result.left_out[:10])}")
+    out.result(document, text, result.pinned)

@@ -1,0 +1,21 @@
+from typing import TYPE_CHECKING
+
+from ocimodel.cli.options import ReferenceArgument
+from ocimodel.cli.output import Output
+
+if TYPE_CHECKING:
+    from ocimodel.registry.transport import ClientOptions
+
+
+def rm(reference: ReferenceArgument, *, client: "ClientOptions", out: Output) -> None:
+    """Remove a tag; with a digest, the artifact and all its tags."""
+    import ocimodel
+
+    removed = ocimodel.rm(reference, client=client, observer=out.observer)
+    document = {
+        "reference": removed.reference,
+        "digest": removed.digest,
+        "deleted": removed.deleted,
+    }
+    what = "deleted" if removed.deleted else "untagged"
+    out.result(document, [f"{what} {removed.reference}", f"digest {removed.digest}"])

@@ -1,0 +1,34 @@
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from ocimodel.cli.output import Output
+
+
+def serve(
+    reference: Annotated[str, typer.Argument(help="oci:PATH")],
+    listen: Annotated[
+        str, typer.Option(envvar="OCIMODEL_LISTEN", help="HOST:PORT; port 0 takes a free one.")
+    ] = "127.0.0.1:5000",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each request.")] = False,
+    *,
+    out: Output,
+) -> None:
+    """Serve a layout as a registry, for development and air-gapped use. No TLS, no passwords."""
+    import ocimodel
+
+    log = out.note if verbose else None
+    server = ocimodel.server(reference, listen=listen, read_only=read_only, log=log)
+    if not server.loopback:
+        out.note("warning: anyone who reaches this address can read, push and delete")
+    document = {"reference": reference, "host": server.host}
+    out.result(document, [f"serving {reference} at {server.host}; stop with Ctrl-C"], server.host)
+    sys.stdout.flush()
+    signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.shutdown()

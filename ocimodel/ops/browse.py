@@ -1,0 +1,148 @@
+"""Looking without pulling: inspect, ls, cat."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from ocimodel.errors import InputError, NotFoundError
+from ocimodel.events import Observer, ignore
+from ocimodel.ops.access import client_options, find, open_store
+from ocimodel.registry.transport import ClientOptions
+from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.manifest import Document, Manifest
+from ocimodel.spec.modelpack import MAX_CONFIG_BYTES, ModelConfig, ModelFile, is_model, read_layer
+from ocimodel.spec.paths import PRIVATE_PREFIX
+from ocimodel.spec.reference import parse_reference
+from ocimodel.store.checkout import model_files
+from ocimodel.store.protocol import Source, Store
+from ocimodel.store.streams import Verified, read_blob, thread_buffer
+
+# until a file is verified it waits here: in memory up to this size, then on disk
+_SPOOL_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an artifact says of itself. Sizes in bytes.
+
+    `descriptor`, `config`: the ModelPack configuration's objects; empty for other artifacts.
+    """
+
+    reference: str
+    pinned: str
+    digest: str
+    media_type: str
+    artifact_type: str
+    raw: bytes = field(repr=False)
+    files: tuple[ModelFile, ...] = ()
+    size: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    descriptor: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    referrers: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = ()
+
+
+def inspect(
+    reference: str, *, client: ClientOptions | None = None, observer: Observer = ignore
+) -> Inspection:
+    """Read an artifact's manifest, configuration and referrers; no weights are fetched."""
+    name = parse_reference(reference)
+    store = open_store(name, client_options(client), observer=observer)
+    root = find(store, name)
+    config = _model_config(store, root)
+    is_manifest = isinstance(root, Manifest)
+    return Inspection(
+        reference=str(name),
+        pinned=str(name.at(root.digest)),
+        digest=root.digest,
+        media_type=root.media_type,
+        artifact_type=root.effective_type,
+        raw=root.raw,
+        files=tuple(_files(root)) if is_manifest else (),
+        size=sum(blob.size for blob in root.blobs()),
+        annotations=root.annotations,
+        descriptor=config.descriptor,
+        config=config.config,
+        referrers=tuple(store.referrers(root.digest)),
+        manifests=() if is_manifest else root.manifests,  # type: ignore[union-attr]
+    )
+
+
+def _model_config(source: Source, root: Document) -> ModelConfig:
+    if not isinstance(root, Manifest) or not is_model(root):
+        return ModelConfig()
+    raw = read_blob(source.open(root.config), root.config, MAX_CONFIG_BYTES)
+    return ModelConfig.parse(raw)
+
+
+def _files(root: Document) -> Sequence[ModelFile]:
+    """The files as far as they have names: to look at an odd artifact is no error."""
+    found = []
+    for layer in root.layers if isinstance(root, Manifest) else ():
+        try:
+            found.append(read_layer(layer))
+        except InputError:
+            found.append(ModelFile("", layer, "", "raw"))
+    return [f for f in found if not f.path.startswith(PRIVATE_PREFIX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """`digest`, `size` (bytes, all blobs): only in a long listing."""
+
+    name: str
+    digest: str = ""
+    size: int = -1
+
+
+def ls(
+    repository: str,
+    *,
+    long: bool = False,
+    client: ClientOptions | None = None,
+    observer: Observer = ignore,
+) -> list[Tag]:
+    """The tags of a repository or layout, sorted. `long`: with digests and sizes."""
+    name = parse_reference(repository)
+    store = open_store(name, client_options(client), observer=observer)
+    return [_tag(store, tag) if long else Tag(tag) for tag in store.tags()]
+
+
+def _tag(store: Store, name: str) -> Tag:
+    document = store.manifest(name)
+    return Tag(name, document.digest, sum(blob.size for blob in document.blobs()))
+
+
+def cat(
+    reference: str,
+    path: str,
+    out: IO[bytes],
+    *,
+    client: ClientOptions | None = None,
+    observer: Observer = ignore,
+) -> int:
+    """Write one file of an artifact to `out`, once all of it is verified; the number of bytes.
+
+    Raises NotFoundError when the artifact has no such file.
+    """
+    name = parse_reference(reference)
+    store = open_store(name, client_options(client), observer=observer)
+    root = find(store, name)
+    if not isinstance(root, Manifest):
+        raise InputError(f"{reference} is an index of several artifacts")
+    file = next((f for f in model_files(root) if f.path == path and f.codec == "raw"), None)
+    if file is None:
+        raise NotFoundError(f"{reference} has no file {path!r}", hint=f"ocimodel ls {name}")
+    buffer = thread_buffer()
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+        with Verified(store.open(file.layer), file.layer) as reader:
+            while n := reader.readinto(buffer):
+                spool.write(buffer[:n])
+        spool.seek(0)
+        while block := spool.read(len(buffer)):
+            out.write(block)
+    return file.size

@@ -1,0 +1,1 @@
+"""The tests; a package so that `tests.servers` is found however pytest is started."""
