@@ -68,7 +68,7 @@ def pull(
     source = open_store(name, options, observer=observer)
     root = find(source, name)
     memo = open_memo(options)
-    checkout = Checkout(
+    with Checkout(
         Path(directory),
         wanted=_filter(include, exclude),
         memo=memo,
@@ -76,8 +76,8 @@ def pull(
         rehash=rehash,
         mode_mask=_umask(),
         observer=observer,
-    )
-    report = copy(source, checkout, root, concurrency=concurrency, observer=observer)
+    ) as checkout:
+        report = copy(source, checkout, root, concurrency=concurrency, observer=observer)
     return PullResult(
         reference=str(name),
         pinned=str(name.at(root.digest)),

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ocimodel.errors import AuthenticationError, RegistryError
+from ocimodel.errors import AuthenticationError, IntegrityError, NotFoundError, RegistryError
 from ocimodel.registry.transport import Client, Scope
 from ocimodel.registry.wire import Answer, NetworkErrors, place
 from ocimodel.spec.descriptor import Descriptor
@@ -61,9 +61,7 @@ class Downloads:
         if answer.length not in (-1, what.size):
             size = answer.length
             answer.close()
-            raise RegistryError(
-                f"blob {what.digest} has {size} bytes at {self._client.host}, not {what.size}"
-            )
+            raise self._other_size(what, str(size))
         return answer, 0, what.size
 
     def _get(self, what: Descriptor, headers: dict[str, str]) -> Answer:
@@ -76,7 +74,7 @@ class Downloads:
                 return self._client.request(
                     "GET", location, headers=headers, accept=(200, 206), what=name
                 )
-            except (AuthenticationError, RegistryError):
+            except (AuthenticationError, NotFoundError, RegistryError):
                 # the signature in it has run out, or the storage moved: ask the registry again
                 with self._lock:
                     self._located.pop(what.digest, None)
@@ -91,17 +89,22 @@ class Downloads:
     def _check_range(self, answer: Answer, what: Descriptor, start: int, length: int) -> None:
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
         wanted = (str(start), str(start + length - 1))
-        if (
-            not given
-            or given.groups()[:2] != wanted
-            or given[3] not in (str(what.size), "*")
-            or answer.length not in (-1, length)
-        ):
+        if given and given[3] not in (str(what.size), "*"):
+            answer.close()
+            raise self._other_size(what, given[3])
+        if not given or given.groups()[:2] != wanted or answer.length not in (-1, length):
             said = answer.headers.get("content-range", "nothing")[:100]
             answer.close()
             raise RegistryError(
-                f"{place(answer.url)} was asked for bytes {'-'.join(wanted)} and sent {said!r}"
+                f"{place(answer.url)} was asked for bytes {'-'.join(wanted)} and sent {said!r}",
+                hint="a cache between here and the registry may be at fault: try without it",
             )
+
+    def _other_size(self, what: Descriptor, size: str) -> IntegrityError:
+        return IntegrityError(
+            f"blob {what.digest} has {size} bytes at {self._client.host}, not {what.size}",
+            hint="the manifest or the registry is damaged: pull from another one, or push again",
+        )
 
 
 class BlobStream(Stream):

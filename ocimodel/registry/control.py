@@ -17,10 +17,10 @@ import requests
 from oras.container import Container
 from oras.provider import Registry
 
-from ocimodel.errors import NotFoundError, RegistryError
+from ocimodel.errors import NotFoundError, RegistryError, UsageError
 from ocimodel.registry.transport import Client
-from ocimodel.registry.wire import NetworkErrors, place
 from ocimodel.spec.manifest import ACCEPTED, MAX_MANIFEST_BYTES
+from ocimodel.spec.reference import check_tag
 
 # a page of tags: registries send up to 1000 names of up to 128 bytes; some send all at once
 MAX_PAGE_BYTES = 16 << 20
@@ -61,21 +61,15 @@ class Control(Registry):  # type: ignore[misc]
             raise NotImplementedError("documents go as the bytes that were hashed, blobs not here")
         self._count_page(url)
         actions = "delete" if method == "DELETE" else self._actions
-        answer = self._client.request(
+        answer, body = self._client.fetch(
             method,
             self._path(url),
+            limit=MAX_PAGE_BYTES if "/tags/list" in url else MAX_MANIFEST_BYTES,
             scope=frozenset({f"repository:{self._repository}:{actions}"}),
             headers=headers,
             body=data,
             accept={*_SUCCESS, 404},
         )
-        limit = MAX_PAGE_BYTES if "/tags/list" in url else MAX_MANIFEST_BYTES
-        try:
-            body = b"" if method == "HEAD" else answer.read(limit)
-        except NetworkErrors as error:
-            answer.close()
-            raise RegistryError(f"{method} {place(answer.url)} was cut off: {error}") from error
-        answer.close()
         response = requests.Response()
         response.status_code = answer.status
         response.url = answer.url
@@ -89,10 +83,15 @@ class Control(Registry):  # type: ignore[misc]
         return url.removeprefix(prefix) if url.startswith(f"{prefix}/") else url
 
     def _count_page(self, url: str) -> None:
-        n = getattr(self._pages, "n", 0) + 1 if "/tags/list" in url else 0
-        self._pages.n = n
-        if n > MAX_PAGES:
-            raise RegistryError(f"{self._client.host} lists tags without an end")
+        if "/tags/list" not in url:
+            return
+        seen: set[str] = self._pages.seen
+        if url in seen or len(seen) == MAX_PAGES:
+            raise RegistryError(
+                f"{self._client.host} lists tags without an end",
+                hint="the registry's pages are broken; a tag can still be named",
+            )
+        seen.add(url)
 
     def _check_200_response(self, response: requests.Response) -> None:
         if response.status_code == 404:
@@ -101,9 +100,15 @@ class Control(Registry):  # type: ignore[misc]
     # what we use of it
 
     def all_tags(self) -> list[str]:
-        self._pages.n = 0
-        tags: list[str] = self.get_tags(self.container())
-        return tags
+        self._pages.seen = set()
+        try:
+            tags = self.get_tags(self.container())
+            return [check_tag(str(tag)) for tag in tags]
+        except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
+            raise RegistryError(
+                f"{self._client.host} sent no list of tags",
+                hint=f"is it a registry? ocimodel doctor {self._client.host}/{self._repository}",
+            ) from error
 
     def has_blob(self, digest: str) -> bool:
         return bool(self.blob_exists({"digest": digest}, self.container()))

@@ -53,14 +53,14 @@ class Referrers:
         url = f"/v2/{self._repository}/referrers/{subject}"
         found: list[Descriptor] = []
         for _ in range(MAX_PAGES):
-            answer = self._client.request(
+            answer, body = self._client.fetch(
                 "GET",
                 url,
+                limit=MAX_MANIFEST_BYTES,
                 scope=self._scope,
                 accept=(200, 400, 404, 405),
                 headers={"Accept": INDEX},
             )
-            body = answer.read(MAX_MANIFEST_BYTES)
             listed = _as_index(body) if answer.status == 200 else None
             if listed is None:
                 # 404, or a page for people behind a 200

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ocimodel.errors import (
-    AuthenticationError,
     IntegrityError,
     NotFoundError,
     OcimodelError,
@@ -21,7 +20,7 @@ from ocimodel.registry.credentials import Credential, Credentials
 from ocimodel.registry.mirrors import Mirror
 from ocimodel.registry.transport import Client, ClientOptions, Scope
 from ocimodel.registry.upload import Uploads
-from ocimodel.registry.wire import NetworkErrors, TlsOptions
+from ocimodel.registry.wire import TlsOptions
 from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import EMPTY_MEDIA_TYPE, Descriptor
 from ocimodel.spec.digest import sha256
@@ -136,7 +135,7 @@ class Repository:
         for mirror in self._mirrors if what.digest not in self._distrusted else ():
             try:
                 return mirror.downloads.open(what, start, n_bytes)
-            except (NotFoundError, RegistryError, AuthenticationError) as error:
+            except OcimodelError as error:
                 self._passed_over(mirror, error)
         return self._downloads.open(what, start, n_bytes)
 
@@ -304,17 +303,15 @@ class _MirrorEndpoint:
         )
 
     def manifest(self, reference: str) -> Document:
-        answer = self.client.request(
+        answer, raw = self.client.fetch(
             "GET",
             self._path(f"manifests/{reference}"),
+            limit=MAX_MANIFEST_BYTES,
             scope=self._scope,
             headers={"Accept": ", ".join(ACCEPTED)},
             what=f"manifest {reference} in {self.host}",
         )
-        try:
-            return _parsed(answer.read(MAX_MANIFEST_BYTES), answer.headers, reference)
-        except NetworkErrors as error:
-            raise RegistryError(f"{self.host} broke off: {error}") from error
+        return _parsed(raw, answer.headers, reference)
 
 
 class _OwnCredentials:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from ocimodel.errors import AuthenticationError, NotFoundError, RegistryError
+from ocimodel.errors import AuthenticationError, InputError, NotFoundError, RegistryError
 from ocimodel.events import Notice, Observer, ignore
 from ocimodel.registry.auth import Authenticator, Reply, parse_challenges
 from ocimodel.registry.credentials import Credential
@@ -35,6 +35,7 @@ MAX_REDIRECTS = 5
 MAX_WAIT_S = 60.0
 MAX_ERROR_BYTES = 64 << 10
 MAX_TOKEN_BYTES = 1 << 20
+PROXY_HINT = "name the proxy with a user: https_proxy=http://USER:PASSWORD@HOST:PORT"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -44,7 +45,8 @@ class ClientOptions:
 
     `plain_http`: no TLS; loopback needs no asking. `insecure`: accept any certificate.
     `timeout_s`: without any byte. `n_attempts`: for each request. `mirrors`: hosts, for pulls.
-    `certificate_folders`: like /etc/docker/certs.d; None for the system's.
+    `certificate_folders`: like /etc/docker/certs.d; None for the system's. `sleep`: how to wait, in
+    seconds, before another attempt.
     """
 
     plain_http: bool = False
@@ -58,6 +60,7 @@ class ClientOptions:
     n_attempts: int = 5
     certificate_folders: tuple[Path, ...] | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
     user_agent: str = "ocimodel"
 
 
@@ -68,7 +71,12 @@ class Lookup(Protocol):
 
 
 class UploadRefusedError(RegistryError):
-    """A streamed body was not taken; whoever sends it starts over with a new upload."""
+    """A streamed body was not taken; whoever sends it starts over with a new upload.
+
+    `retry_after`: the header of that name, or None.
+    """
+
+    retry_after: str | None = None
 
 
 class Client:
@@ -85,12 +93,10 @@ class Client:
         tls: TlsOptions | None = None,
         scheme: str = "",
         extra_headers: Mapping[str, str] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
         self._options = options
         self._observer = observer
-        self._sleep = sleep
         self._extra_headers = dict(extra_headers or {})
         self._tls = tls or _tls_options(host, options)
         self._assumed = not scheme and not options.plain_http and is_loopback(host)
@@ -138,17 +144,49 @@ class Client:
                 answer = self._authorized(method, url, scope, headers or {}, body)
             except NetworkErrors as error:
                 failed = self._network_error(method, url, error)
-                if last or isinstance(error, ssl.SSLCertVerificationError):
+                if last or isinstance(error, ssl.SSLCertVerificationError) or failed.status == 407:
                     raise _refused(failed, body) from error
-                self._wait(attempt, None, str(failed))
+                self.wait(attempt, None, str(failed))
                 continue
             if answer.status in accept:
                 return answer
             failure = error_of(answer, method, what)
+            retry_after = answer.headers.get("retry-after")
             if isinstance(failure, RegistryError) and failure.status in RETRIED and not last:
-                self._wait(attempt, answer.headers.get("retry-after"), str(failure))
+                self.wait(attempt, retry_after, str(failure))
                 continue
-            raise _refused(failure, body)
+            raise _refused(failure, body, retry_after)
+        raise AssertionError("the loop ends by return or raise")
+
+    def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        limit: int,
+        scope: Scope = NO_SCOPE,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        accept: Container[int] = (200,),
+        what: str = "",
+    ) -> tuple[Answer, bytes]:
+        """Like `request`, with the answer's whole body; one that breaks off is asked for again.
+
+        InputError when it is over `limit` bytes.
+        """
+        for attempt in range(1, self._options.n_attempts + 1):
+            answer = self.request(
+                method, url, scope=scope, headers=headers, body=body, accept=accept, what=what
+            )
+            try:
+                return answer, b"" if method == "HEAD" else answer.read(limit)
+            except NetworkErrors as error:
+                failed = self._network_error(method, url, error)
+                if attempt == self._options.n_attempts:
+                    raise failed from error
+                self.wait(attempt, None, str(failed))
+            finally:
+                answer.close()
         raise AssertionError("the loop ends by return or raise")
 
     def absolute(self, url: str) -> str:
@@ -234,7 +272,11 @@ class Client:
             return False
         if answer.headers.get("docker-distribution-api-version"):
             return False
-        if b"HTTPS server" not in answer.read(MAX_ERROR_BYTES):
+        said = b""
+        with contextlib.suppress(*NetworkErrors, InputError):
+            said = answer.read(MAX_ERROR_BYTES)
+        answer.close()
+        if b"HTTPS server" not in said:
             raise RegistryError(f"{self.host} answered 400 to plain HTTP", status=400)
         self._scheme = "https"
         self._authenticator = Authenticator(self.base, self._lookup, self._fetch_token)
@@ -251,11 +293,11 @@ class Client:
                 failure = self._network_error(method, url, error)
                 if attempt == self._options.n_attempts:
                     raise failure from error
-                self._wait(attempt, None, str(failure))
+                self.wait(attempt, None, str(failure))
                 continue
             if reply.status not in RETRIED or attempt == self._options.n_attempts:
                 return reply
-            self._wait(attempt, reply.headers.get("retry-after"), f"token server: {reply.status}")
+            self.wait(attempt, reply.headers.get("retry-after"), f"token server: {reply.status}")
         raise AssertionError("the loop ends by return or raise")
 
     def _tls_for(self, netloc: str) -> TlsOptions:
@@ -279,13 +321,18 @@ class Client:
                 f"{where}: TLS failed: {error.reason or error}",
                 hint="if this registry speaks plain HTTP, say --plain-http",
             )
+        if "Tunnel connection failed: 407" in str(error):
+            return RegistryError(
+                f"{where}: the proxy asks who you are", status=407, hint=PROXY_HINT
+            )
         reason = "no answer in time" if isinstance(error, TimeoutError) else _plain(str(error))
         return RegistryError(
             f"{method} {where} failed: {reason or type(error).__name__}",
             hint=f"is {self.host} up and reachable? ocimodel doctor {self.host} tells",
         )
 
-    def _wait(self, attempt: int, retry_after: str | None, why: str) -> None:
+    def wait(self, attempt: int, retry_after: str | None, why: str) -> None:
+        """Wait before trying again; RegistryError when the registry asks for too long a wait."""
         wait_s = _seconds(retry_after)
         if wait_s is None:
             wait_s = min(8.0, 0.2 * 2**attempt) * random.uniform(0.75, 1.25)  # noqa: S311
@@ -296,7 +343,7 @@ class Client:
                 hint="try again later, or log in for a higher rate limit",
             )
         self._observer(Notice(f"{why}; trying again in {wait_s:.1f} s"))
-        self._sleep(wait_s)
+        self._options.sleep(wait_s)
 
 
 def _tls_options(host: str, options: ClientOptions, *, own: bool = True) -> TlsOptions:
@@ -320,16 +367,22 @@ def _is_challenge(answer: Answer) -> bool:
     )
 
 
-def _refused(failure: Exception, body: Body | bytes | None) -> Exception:
-    if isinstance(body, Body) and isinstance(failure, RegistryError):
-        return UploadRefusedError(str(failure), status=failure.status, hint=failure.hint)
-    return failure
+def _refused(
+    failure: Exception, body: Body | bytes | None, retry_after: str | None = None
+) -> Exception:
+    if not isinstance(body, Body) or not isinstance(failure, RegistryError | NotFoundError):
+        return failure
+    # 404 to a body: not the repository, but the upload is gone
+    status = failure.status if isinstance(failure, RegistryError) else 404
+    refused = UploadRefusedError(str(failure), status=status, hint=failure.hint)
+    refused.retry_after = retry_after
+    return refused
 
 
 def error_of(answer: Answer, method: str, what: str = "") -> Exception:
     """The declared error for an answer that was not accepted; closes it."""
     said = ""
-    with contextlib.suppress(*NetworkErrors, RegistryError):
+    with contextlib.suppress(*NetworkErrors, InputError):
         said = _message(answer.read(MAX_ERROR_BYTES)) if method != "HEAD" else ""
     answer.close()
     where = what or place(answer.url)
@@ -343,6 +396,8 @@ def error_of(answer: Answer, method: str, what: str = "") -> Exception:
             hint=f"ocimodel login {host}, or ask for the right to do this",
         )
     hint = "try again later" if answer.status in RETRIED else ""
+    if answer.status == 407:
+        hint = PROXY_HINT
     return RegistryError(
         f"{method} of {where} answered {answer.status}{detail}", status=answer.status, hint=hint
     )

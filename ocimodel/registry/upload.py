@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote, urljoin
 
-from ocimodel.errors import AuthenticationError, IntegrityError, RegistryError
+from ocimodel.errors import AuthenticationError, IntegrityError, NotFoundError, RegistryError
 from ocimodel.events import Notice, Observer
 from ocimodel.registry.transport import RETRIED, Client, Scope, UploadRefusedError
 from ocimodel.registry.wire import Answer, Body, place
@@ -56,7 +56,7 @@ class Uploads:
                 scope=scope,
                 accept=range(200, 500),
             )
-        except (RegistryError, AuthenticationError):
+        except (RegistryError, AuthenticationError, NotFoundError):
             return False
         if answer.status == 202 and "location" in answer.headers:
             # it began an upload instead, which nobody will finish
@@ -84,6 +84,10 @@ class Uploads:
             except (UploadRefusedError, RegistryError) as error:
                 content.rewind()
                 failures += 1
+                tried = error.status == 0 or error.status in RETRIED
+                if tried and not isinstance(error, UploadRefusedError):
+                    # the source failed, or a small request that was sent often enough
+                    raise
                 self._check_source(what, source, error)
                 if failures >= self._n_attempts + len(rungs):
                     raise
@@ -104,6 +108,8 @@ class Uploads:
             if failures >= self._n_attempts:
                 raise error
             self._observer(Notice(f"{error}; uploading {what.digest[:19]} again"))
+            if error.status != 401:
+                self._client.wait(failures, getattr(error, "retry_after", None), str(error))
             return
         if error.status not in _TRY_NEXT or self._rung + 1 >= n_rungs:
             raise error
@@ -204,8 +210,8 @@ class Uploads:
             self._client.request(
                 "DELETE", location, scope=self._scope, accept=range(200, 500)
             ).close()
-        except RegistryError:
-            # it will time out by itself
+        except (RegistryError, AuthenticationError, NotFoundError):
+            # it will time out by itself; a token for pushing often cannot delete
             return
 
 

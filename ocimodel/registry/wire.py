@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ocimodel.errors import InputError, RegistryError
+from ocimodel.errors import InputError
 from ocimodel.store.protocol import Advance, Reader
 from ocimodel.store.streams import Stream, thread_buffer
 
@@ -70,11 +70,14 @@ class Answer(Stream):
         return self._response.readinto(buffer)
 
     def read(self, limit: int) -> bytes:
-        """The whole body; RegistryError when it is over `limit` bytes."""
+        """The whole body; InputError when it is over `limit` bytes."""
         body = self._response.read(limit + 1)
         if len(body) > limit:
             self.close()
-            raise RegistryError(f"the answer of {place(self.url)} is over {limit} bytes")
+            raise InputError(
+                f"the answer of {place(self.url)} is over the limit of {limit} bytes",
+                hint="no document of a registry is that big: check what the reference names",
+            )
         if self.length > len(body) and self._response.length != 0:
             raise http.client.IncompleteRead(body, self.length - len(body))
         self.close()
@@ -188,7 +191,7 @@ class Wire:
                     host, port, timeout=self._timeout_s, context=context
                 )
             tunnel = http.client.HTTPSConnection(
-                proxy.hostname or "", proxy.port, timeout=self._timeout_s, context=context
+                proxy.hostname or "", proxy.port or 80, timeout=self._timeout_s, context=context
             )
             tunnel.set_tunnel(host, port or 443, _proxy_headers(proxy))
             return tunnel

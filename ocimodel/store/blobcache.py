@@ -59,8 +59,9 @@ class BlobCache:
         if not cached.exists():
             return False
         if not file_has(cached, what, self._memo):
-            # someone wrote to it through a hard link
-            cached.unlink(missing_ok=True)
+            # someone wrote to it through a hard link; a read-only cache keeps it
+            with contextlib.suppress(OSError):
+                cached.unlink()
             return False
         try:
             place(cached, final, mode, link=True)

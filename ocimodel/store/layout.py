@@ -157,7 +157,7 @@ class Layout:
     def has(self, what: Descriptor) -> bool:
         try:
             return self.blob_path(what.digest).stat().st_size == what.size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def begin(self, what: Descriptor, source: Source) -> Ingest | Outcome:
