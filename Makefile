@@ -19,7 +19,7 @@ help:
 venv: $(VENV)/.dev
 
 demo: $(VENV)/.run
-	$(PY) deploy/demo.py
+	$(PY) -m deploy.demo
 
 tools: $(VENV)/.dev
 	$(PY) -m tests.servers.fetch_tools
@@ -42,7 +42,8 @@ bench: tools
 	PATH="$(CURDIR)/.cache/tools/bin:$$PATH" $(PY) -m bench.run
 
 fuzz: $(VENV)/.dev
-	$(PY) -m pytest tests/fuzz
+	$(PY) -m pip install --quiet atheris
+	set -e; for target in tests/fuzz/fuzz_*.py; do $(PY) $$target -max_total_time=60; done
 
 docs: $(VENV)/.dev
 	$(PY) -m ocimodel.cli.docs docs/cli.md

@@ -14,7 +14,7 @@ from tests.servers.canary import Canary
 from tests.servers.certs import Certs, make_certs
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.loopback import cache_root
-from tests.servers.models import ModelUnavailableError, minilm
+from tests.servers.minilm import ModelUnavailableError, minilm
 from tests.servers.registry import DockerRegistry, GgcrRegistry, RegistryProcess, Zot
 from tests.servers.token_server import TokenServer
 from tests.servers.tools import tool, why_absent

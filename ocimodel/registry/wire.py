@@ -217,16 +217,18 @@ def _send_body(connection: http.client.HTTPConnection, body: Body) -> bool:
     sock: socket.socket = connection.sock
     buffer = thread_buffer()
     left = body.length
+    # under TLS the socket is readable as soon as the server sends its session tickets
+    is_plain = not isinstance(sock, ssl.SSLSocket)
     with body.open() as reader:
         while left:
             n = reader.readinto(buffer[:left])
             if n == 0:
                 raise InputError("the content ended early: it changed while it was sent")
-            if select.select([sock], [], [], 0)[0]:
+            if is_plain and select.select([sock], [], [], 0)[0]:
                 return True
             try:
                 sock.sendall(buffer[:n])
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 # often an answer such as 401 or 413 is there already
                 if select.select([sock], [], [], 1)[0]:
                     return True

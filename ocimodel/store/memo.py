@@ -89,7 +89,8 @@ class Memo:
             return
         with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._open()) as db:
             rows = db.execute("SELECT dev, ino, size, mtime, ctime, digest FROM digest")
-            self._known = {(a, b, c, d, e): digest for a, b, c, d, e, digest in rows}
+            # what was noted before the first recall stays known
+            self._known = {(a, b, c, d, e): digest for a, b, c, d, e, digest in rows} | self._known
 
     def _open(self) -> sqlite3.Connection:
         assert self._path is not None

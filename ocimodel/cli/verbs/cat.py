@@ -18,7 +18,7 @@ def cat(
     mirrors: tuple[str, ...],
     out: Output,
 ) -> None:
-    """Print one file of an artifact, once it is verified; nothing else is fetched."""
+    """Print one file of an artifact, once it is verified."""
     import base64
     import io
 

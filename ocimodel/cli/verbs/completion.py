@@ -17,7 +17,10 @@ def completion(
     *,
     out: Output,
 ) -> None:
-    """Print a shell completion script: source <(ocimodel completion bash)"""
+    """Print a completion script for a shell.
+
+    In bash: source <(ocimodel completion bash)
+    """
     from typer import completion as typer_completion
 
     # typer has no public function for this, and its own option would print hints around it

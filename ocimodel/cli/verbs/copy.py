@@ -21,7 +21,7 @@ def copy(
     client: "ClientOptions",
     out: Output,
 ) -> None:
-    """Copy an artifact, with its signatures and attestations, between registries and layouts."""
+    """Copy an artifact with all that refers to it."""
     import ocimodel
 
     copied = ocimodel.copy(

@@ -16,7 +16,7 @@ def doctor(
     client: "ClientOptions",
     out: Output,
 ) -> None:
-    """Check, step by step, what works between here and a registry."""
+    """Try each step between here and a registry."""
     import ocimodel
 
     diagnosis = ocimodel.doctor(reference, write=write, client=client)

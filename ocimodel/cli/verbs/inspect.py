@@ -20,7 +20,7 @@ def inspect(
     mirrors: tuple[str, ...],
     out: Output,
 ) -> None:
-    """Show what an artifact holds, without fetching its weights."""
+    """Show what an artifact holds; fetches no weights."""
     import ocimodel
 
     found = ocimodel.inspect(reference, client=client, observer=out.observer)
@@ -58,12 +58,15 @@ def _document(found: "Inspection") -> dict[str, Any]:
 
 
 def _text(found: "Inspection") -> Iterator[str]:
-    yield f"{found.reference}"
-    yield f"digest    {found.digest}"
-    yield f"type      {found.artifact_type or found.media_type}"
-    yield f"size      {human(found.size)} in {len(found.files)} files"
-    for key, value in {**found.descriptor, **found.config}.items():
-        yield f"{key:<9} {_plain(value)}"
+    facts = {
+        "digest": found.digest,
+        "type": found.artifact_type or found.media_type,
+        "size": f"{human(found.size)} in {len(found.files)} files",
+        **found.descriptor,
+        **found.config,
+    }
+    yield found.reference
+    yield from table([(key, _plain(value)) for key, value in facts.items()])
     if found.files:
         yield ""
         rows = [(f.kind or "-", human(f.size), f.path or f.layer.digest) for f in found.files]

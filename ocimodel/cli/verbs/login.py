@@ -36,7 +36,7 @@ def login(
     client: "ClientOptions",
     out: Output,
 ) -> None:
-    """Check credentials with a registry and store them where docker does."""
+    """Check credentials and store them where docker does."""
     import ocimodel
 
     if not username and not identity_token:

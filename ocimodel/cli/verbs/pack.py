@@ -18,7 +18,7 @@ def pack(
     *,
     out: Output,
 ) -> None:
-    """Pack a model directory into an OCI image layout on disk; no server needed."""
+    """Pack a model directory into an OCI image layout."""
     import ocimodel
 
     packed = ocimodel.pack(

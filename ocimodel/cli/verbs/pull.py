@@ -28,7 +28,7 @@ def pull(
     mirrors: tuple[str, ...],
     out: Output,
 ) -> None:
-    """Pull a model into a directory: verified, resumable, whole or in part."""
+    """Pull a model into a directory, verified and resumable."""
     import ocimodel
 
     pulled = ocimodel.pull(

@@ -29,7 +29,7 @@ def push(
     client: "ClientOptions",
     out: Output,
 ) -> None:
-    """Push a model directory, or a packed artifact, to a registry."""
+    """Push a model directory, or a layout, to a registry."""
     import ocimodel
 
     pushed = ocimodel.push(

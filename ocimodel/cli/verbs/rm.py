@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 def rm(reference: ReferenceArgument, *, client: "ClientOptions", out: Output) -> None:
-    """Remove a tag; with a digest, the artifact and all its tags."""
+    """Remove a tag, or by digest the whole artifact.
+
+    In a layout an artifact goes with its last tag. A registry collects its garbage itself.
+    """
     import ocimodel
 
     removed = ocimodel.rm(reference, client=client, observer=out.observer)

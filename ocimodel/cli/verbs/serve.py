@@ -17,7 +17,10 @@ def serve(
     *,
     out: Output,
 ) -> None:
-    """Serve a layout as a registry, for development and air-gapped use. No TLS, no passwords."""
+    """Serve a layout as a registry on loopback.
+
+    For development and air-gapped use: it has no TLS and no passwords.
+    """
     import ocimodel
 
     log = out.note if verbose else None
