@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
 from ocimodel.ops.access import client_options, find, open_memo, open_store
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.globs import compile_globs
+from ocimodel.spec.manifest import Index
 from ocimodel.spec.modelpack import ModelFile
 from ocimodel.spec.reference import parse_reference
 from ocimodel.store.blobcache import BlobCache
@@ -67,6 +69,12 @@ def pull(
     options = client_options(client)
     source = open_store(name, options, observer=observer)
     root = find(source, name)
+    if isinstance(root, Index):
+        # before its manifests, which a copy takes first, end up in one directory
+        raise InputError(
+            f"{name} is an index of several artifacts, not one model",
+            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
+        )
     memo = open_memo(options)
     with Checkout(
         Path(directory),

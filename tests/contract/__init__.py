@@ -1,0 +1,1 @@
+"""One suite for every store; conftest.py has the table of stores."""
