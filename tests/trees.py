@@ -109,9 +109,7 @@ def patient(**changes: Any) -> ClientOptions:
     return ClientOptions(**{**defaults, **changes})
 
 
-def with_login(
-    path: Path, logins: Mapping[str, tuple[str, str]], **changes: Any
-) -> ClientOptions:
+def with_login(path: Path, logins: Mapping[str, tuple[str, str]], **changes: Any) -> ClientOptions:
     """Options with a registry configuration: host → (user, password)."""
     auths = {
         host: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}

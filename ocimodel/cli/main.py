@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from ocimodel import __version__
+from ocimodel.cli.output import INTERRUPTED, Output
+from ocimodel.cli.settings import FileSettings
 from ocimodel.cli.verb import verb
 from ocimodel.cli.verbs.cat import cat
-from ocimodel.cli.verbs.completion import completion
+from ocimodel.cli.verbs.completion import COMPLETE, completion, completion_of_typer
 from ocimodel.cli.verbs.copy import copy
 from ocimodel.cli.verbs.doctor import doctor
 from ocimodel.cli.verbs.init import init
@@ -24,8 +27,10 @@ from ocimodel.cli.verbs.push import push
 from ocimodel.cli.verbs.rm import rm
 from ocimodel.cli.verbs.serve import serve
 from ocimodel.cli.verbs.tag import tag
-from ocimodel.errors import OcimodelError
+from ocimodel.errors import OcimodelError, UsageError
 
+# typer hides click's exceptions; this is the base of what is wrong with a command line
+_USAGE = cast(type[Exception], typer.BadParameter.__mro__[1])
 VERBS = (
     init, pack, push, pull, copy, inspect, cat, ls, tag, rm, login, logout, serve, doctor,
     completion,
@@ -68,21 +73,59 @@ def _program(
 
 def main() -> None:
     """The console script. Ends the process with the exit code that the outcome has."""
+    arguments = sys.argv[1:]
+    # a container's first process is not ended by SIGTERM unless it says how
+    signal.signal(signal.SIGTERM, _interrupt)
+    if COMPLETE in os.environ:
+        completion_of_typer("completion_init")()
     try:
-        app(default_map=_defaults(), prog_name="ocimodel")
+        code = app(prog_name="ocimodel", default_map=_defaults(arguments), standalone_mode=False)
+    except KeyboardInterrupt:
+        _output(arguments).interrupted()
+        code = INTERRUPTED
     except OcimodelError as error:
         # from the settings, before any verb ran
-        sys.stderr.write(f"error: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
-        sys.exit(error.exit_code)
+        _output(arguments).error(error)
+        code = error.exit_code
+    except _USAGE as error:
+        code = _explain(error, arguments)
+    sys.exit(code or 0)
 
 
-def _defaults() -> dict[str, dict[str, object]]:
-    from ocimodel.cli.settings import PROJECT_FILE, load, user_file
+def _explain(error: Any, arguments: list[str]) -> int:
+    """Say what is wrong with the command line; without any arguments, what there is."""
+    if not arguments:
+        error.show()
+    else:
+        message = " ".join(error.format_message().split())
+        _output(arguments).error(UsageError(message, hint=_usage(error.ctx)))
+    return UsageError.exit_code
 
-    if not PROJECT_FILE.is_file() and not user_file(os.environ).is_file():
+
+def _usage(context: Any) -> str:
+    """One line: how the command is written, and where more stands."""
+    if context is None:
+        return "ocimodel --help"
+    words = context.get_usage().translate(str.maketrans("", "", "{}")).split()
+    return f"{' '.join(words[1:])}; more: {context.command_path} --help"
+
+
+def _output(arguments: list[str]) -> Output:
+    """Where to say what went wrong before a verb could."""
+    words = [word for word in arguments if not word.startswith("-")]
+    return Output(words[0] if words else "", as_json="--json" in arguments, quiet=False)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _defaults(arguments: list[str]) -> dict[str, FileSettings]:
+    """What the settings files say, for the verbs that have settings; help does not depend on it."""
+    if COMPLETE in os.environ or not {"-h", "--help"}.isdisjoint(arguments):
         return {}
-    values = load()
-    return {function.__name__: values for function in VERBS}
+    values = FileSettings()
+    return {f.__name__: values for f in VERBS if f not in (init, completion, serve)}
 
 
 if __name__ == "__main__":

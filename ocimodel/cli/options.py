@@ -8,16 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+# as spec.modelfile has it for the files
+MAX_TIMEOUT_S = 86_400
 CONNECTION = "Connection"
 OUTPUT = "Output"
+REFERENCE_HELP = "host[:port]/repo[:tag][@sha256:…] or oci:PATH[:TAG][@sha256:…]"
 
-DirectoryArgument = Annotated[Path, typer.Argument(help="A model directory.")]
-ReferenceArgument = Annotated[
-    str, typer.Argument(help="host[:port]/repo[:tag][@sha256:…] or oci:PATH[:TAG][@sha256:…]")
-]
+DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")]
+ReferenceArgument = Annotated[str, typer.Argument(metavar="REF", help=REFERENCE_HELP)]
 Concurrency = Annotated[
     int,
-    typer.Option(min=1, max=64, envvar="OCIMODEL_CONCURRENCY", help="Streams at a time."),
+    typer.Option(
+        metavar="N", min=1, max=64, envvar="OCIMODEL_CONCURRENCY", help="Streams at a time."
+    ),
 ]
 ForceTag = Annotated[
     bool, typer.Option("--force-tag", help="Move a tag that points to other content.")
@@ -54,25 +57,59 @@ CONNECTION_OPTIONS = (
     _connection("plain_http", bool, False, "--plain-http", help="No TLS; implied on loopback."),
     _connection("insecure", bool, False, "--insecure", help="Accept any TLS certificate."),
     _connection(
-        "ca_file", Path | None, None, "--ca-file", help="Certificate authorities to trust too."
+        "ca_file",
+        Path | None,
+        None,
+        "--ca-file",
+        metavar="FILE",
+        help="Certificate authorities to trust too.",
     ),
-    _connection("client_cert", Path | None, None, "--client-cert", help="TLS client certificate."),
-    _connection("client_key", Path | None, None, "--client-key", help="Its private key."),
+    _connection(
+        "client_cert",
+        Path | None,
+        None,
+        "--client-cert",
+        metavar="FILE",
+        help="TLS client certificate.",
+    ),
+    _connection(
+        "client_key", Path | None, None, "--client-key", metavar="FILE", help="Its private key."
+    ),
     _connection(
         "registry_config",
         Path | None,
         None,
         "--registry-config",
+        metavar="PATH",
         help="Credentials file, or folder with a mounted .dockerconfigjson.",
     ),
-    _connection("timeout", float, 60.0, "--timeout", min=1, help="Seconds without any byte."),
-    _connection("retries", int, 4, "--retries", min=0, max=20, help="Further tries a request."),
+    _connection(
+        "timeout",
+        float,
+        60.0,
+        "--timeout",
+        metavar="SECONDS",
+        min=1,
+        max=MAX_TIMEOUT_S,
+        help="Seconds without any byte.",
+    ),
+    _connection(
+        "retries",
+        int,
+        4,
+        "--retries",
+        metavar="N",
+        min=0,
+        max=20,
+        help="Further tries a request.",
+    ),
 )
 MIRROR_OPTION = _connection(
     "mirror",
     list[str],
     (),
     "--mirror",
+    metavar="HOST",
     help="Pull from this host first; repeatable. All it sends is verified.",
 )
 OUTPUT_OPTIONS = (

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 from ocimodel.cli.progress import Progress, choose
-from ocimodel.errors import OcimodelError
+from ocimodel.cli.text import shown
+from ocimodel.errors import OcimodelError, TargetError
 from ocimodel.events import Event, Notice, Observer
+
+INTERRUPTED = 130
+_RESUMABLE = frozenset({"pack", "push", "pull", "copy"})
+
+
+class ReaderLeft(Exception):  # noqa: N818 - no error: `ocimodel … | head`
+    """Whoever reads standard output has seen enough."""
 
 
 class Output:
@@ -25,9 +36,9 @@ class Output:
     @property
     def observer(self) -> Observer:
         """Shows progress from now on. With --quiet only notices."""
-        if self.quiet:
+        if self.quiet or sys.stderr is None:
             return _notices
-        self._progress = choose(sys.stderr)
+        self._progress = choose(sys.stderr, os.environ)
         return self._progress
 
     def __enter__(self) -> Self:
@@ -40,6 +51,10 @@ class Output:
         trace: TracebackType | None,
     ) -> None:
         self.end_progress()
+        if error is None:
+            with _printing():
+                if sys.stdout is not None:
+                    sys.stdout.flush()
 
     def end_progress(self) -> None:
         if self._progress:
@@ -50,8 +65,7 @@ class Output:
         """Print the result: `document` as JSON, or `text` line by line, or `quiet`."""
         self.end_progress()
         if self.as_json:
-            schema = {"schema": f"ocimodel.{self.verb}/v1"}
-            print_line(json.dumps({**schema, **document}, indent=2, ensure_ascii=False))
+            self._print_json({"schema": f"ocimodel.{self.verb}/v1", **document})
         elif self.quiet:
             if quiet:
                 print_line(quiet)
@@ -59,66 +73,87 @@ class Output:
             for line in text:
                 print_line(line)
 
+    def content(self) -> IO[bytes]:
+        """Where bytes go to that are themselves the result."""
+        self.end_progress()
+        return cast(IO[bytes], _Content())
+
     def note(self, message: str) -> None:
         """Tell a person something on stderr."""
         if not self.quiet:
-            _complain(message)
+            complain(message)
+
+    def warn(self, message: str) -> None:
+        """Tell a person of a danger, with --quiet too."""
+        complain(f"warning: {message}")
 
     def error(self, error: OcimodelError) -> None:
-        self.end_progress()
-        _complain(f"error: {error}")
-        if error.hint:
-            _complain(f"  hint: {error.hint}")
-        if self.as_json:
-            document = {
-                "schema": "ocimodel.error/v1",
-                "verb": self.verb,
-                "error": {"kind": error.kind, "message": str(error), "hint": error.hint},
-                "exitCode": error.exit_code,
-            }
-            print_line(json.dumps(document, indent=2, ensure_ascii=False))
+        self._failed(str(error), error.hint, error.kind, error.exit_code)
 
     def interrupted(self) -> None:
+        how = "run the same command again, it resumes" if self.verb in _RESUMABLE else ""
+        self._failed("", how, "interrupted", INTERRUPTED)
+
+    def _failed(self, message: str, hint: str, kind: str, exit_code: int) -> None:
         self.end_progress()
-        _complain("interrupted: run the same command again, it resumes")
-        sys.stdout.flush()
+        if exit_code == INTERRUPTED:
+            complain(f"interrupted: {hint}" if hint else "interrupted")
+        else:
+            complain(f"error: {message}" + (f"\n  hint: {hint}" if hint else ""))
+        if self.as_json:
+            error = {"kind": kind, "message": message or kind, "hint": hint}
+            document = {"schema": "ocimodel.error/v1", "verb": self.verb, "error": error}
+            # the exit code tells it as well, should nobody be there to read this
+            with contextlib.suppress(ReaderLeft, TargetError), _printing():
+                self._print_json({**document, "exitCode": exit_code})
+                sys.stdout.flush()
+
+    def _print_json(self, document: Mapping[str, Any]) -> None:
+        # ASCII: valid in every locale, and no name in it can play with the terminal
+        print_line(json.dumps(document, indent=2))
+
+
+class _Content(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if sys.stdout is not None:
+            with _printing():
+                sys.stdout.buffer.write(data)
+        return len(data)
 
 
 def print_line(text: str) -> None:
     """One line on stdout. Names that the terminal cannot show are escaped, not fatal."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    if sys.stdout is not None:
+        encoding = sys.stdout.encoding or "utf-8"
+        line = shown(text).encode(encoding, "backslashreplace").decode(encoding)
+        with _printing():
+            sys.stdout.write(line + "\n")
 
 
-def _complain(text: str) -> None:
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
-    sys.stderr.flush()
+def complain(text: str) -> None:
+    """Say something on stderr. That nobody can hear it is no reason to fail."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(shown(text) + "\n")
+            sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """ReaderLeft when the pipe's other end is closed; TargetError for a full disk and the like."""
+    try:
+        yield
+    except OSError as error:
+        # what is left in the buffer goes nowhere, or Python would complain about it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise ReaderLeft from error
+        raise TargetError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _notices(event: Event) -> None:
     if isinstance(event, Notice):
-        _complain(event.message)
-
-
-def human(n_bytes: int) -> str:
-    """A size for people, in powers of 1000 as disks and registries have it: 90.9 MB."""
-    size = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")
-
-
-def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows with columns lined up; `right`: columns of numbers."""
-    if not rows:
-        return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+        complain(event.message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
 from inspect import Parameter
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import typer
 
 from ocimodel.cli.options import CONNECTION_OPTIONS, MIRROR_OPTION, OUTPUT_OPTIONS
-from ocimodel.cli.output import Output
+from ocimodel.cli.output import INTERRUPTED, Output, ReaderLeft
 from ocimodel.errors import OcimodelError
-
-INTERRUPTED = 130
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -81,11 +78,9 @@ def _guarded(out: Output, action: Callable[[], None]) -> None:
     except OcimodelError as error:
         out.error(error)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         out.interrupted()
         # worker threads may sit in a silent socket; what is on disk can be resumed from any moment
         os._exit(INTERRUPTED)
-    except BrokenPipeError:
-        # whoever reads our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderLeft:
         raise typer.Exit(0) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,23 +66,23 @@ def _text(described: Described, systems: tuple[str, ...]) -> str:
 
 # --- what it is called
 # name: my-model
-# version: 1.0.0
-# title: ""
-# description: ""
+# version: 1.0.0                  # quote a number: "1.0"
+# title: My model
+# description: What it is good for, and what not.
 # authors: ["A. Author <a@example.com>"]
-# vendor: ""
+# vendor: Example
 # licenses: [Apache-2.0]          # SPDX identifiers
 # docURL: https://example.com/docs
 # sourceURL: https://example.com/git/model
-# revision: ""                    # of the source, such as a git commit
+# revision: 9fceb02               # of the source, such as a git commit
 
 # --- what it is; read from the weights and config.json
-# family: {described.family or '""'}
-# architecture: {described.architecture or '""'}
-# format: {described.format or '""'}
-# paramSize: {described.param_size or '""'}
-# precision: {described.precision or '""'}
-# quantization: {described.quantization or '""'}
+# family: {_value(described.family, "bert")}
+# architecture: {_value(described.architecture, "transformer")}
+# format: {_value(described.format, "safetensors")}
+# paramSize: {_value(described.param_size, "22.7M")}
+# precision: {_value(described.precision, "float16")}
+# quantization: {_value(described.quantization, "gptq")}
 # capabilities:
 #   inputTypes: [{", ".join(described.input_types) or "text"}]
 #   outputTypes: [{", ".join(described.output_types) or "text"}]
@@ -95,4 +96,22 @@ def _text(described: Described, systems: tuple[str, ...]) -> str:
 # --- free annotations of the manifest
 # labels:
 #   com.example.team: search
+
+# --- of the ocimodel command when it runs in this directory
+# settings:
+#   concurrency: 8
 """
+
+
+def _value(found: str, example: str) -> str:
+    """What was found, in quotes where YAML would read something else; or an example."""
+    import yaml
+
+    if not found:
+        return f"{example:<20}  # none found; an example"
+    plain: str = yaml.safe_dump(found, width=math.inf).removesuffix("...\n").strip()
+    if plain == found:
+        return found
+    # with every line break escaped: nothing of it can leave the comment
+    quoted: str = yaml.safe_dump(found, width=math.inf, default_style='"')
+    return quoted.strip()

@@ -7,7 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from ocimodel.errors import AuthenticationError, IntegrityError, NotFoundError, RegistryError
+from ocimodel.errors import (
+    AuthenticationError,
+    IntegrityError,
+    NotFoundError,
+    OcimodelError,
+    RegistryError,
+)
 from ocimodel.registry.transport import Client, Scope
 from ocimodel.registry.wire import Answer, NetworkErrors, place
 from ocimodel.spec.descriptor import Descriptor
@@ -42,9 +48,12 @@ class Downloads:
         self._located: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
-    def open(self, what: Descriptor, start: int, length: int) -> BlobStream:
+    def open(
+        self, what: Descriptor, start: int, length: int, rescue: Downloads | None = None
+    ) -> BlobStream:
+        """`rescue`: where the rest comes from when this endpoint breaks off for good."""
         answer, at, n_bytes = self.ask(what, start, length)
-        return BlobStream(self, what, answer, at, n_bytes)
+        return BlobStream(self, what, answer, at, n_bytes, rescue)
 
     def ask(self, what: Descriptor, start: int, length: int) -> tuple[Answer, int, int]:
         """An answer with the wanted bytes in it, the offset of its first byte, and their number.
@@ -111,13 +120,20 @@ class BlobStream(Stream):
     """A range of a blob; goes on by itself, with a new request, where a connection broke."""
 
     def __init__(
-        self, downloads: Downloads, what: Descriptor, answer: Answer, start: int, length: int
+        self,
+        downloads: Downloads,
+        what: Descriptor,
+        answer: Answer,
+        start: int,
+        length: int,
+        rescue: Downloads | None = None,
     ) -> None:
         self.start = start
         self.length = length
         self._downloads = downloads
         self._what = what
         self._answer = answer
+        self._rescue = rescue
         self._position = start
         self._failures = 0
 
@@ -140,16 +156,24 @@ class BlobStream(Stream):
     def _resume(self, problem: str) -> None:
         self._answer.close()
         self._failures += 1
-        if self._failures >= self._downloads.n_attempts:
-            raise RegistryError(
-                f"{place(self._answer.url)} broke off at byte {self._position}: {problem}",
-                hint="run the same command again: it resumes",
-            )
         left = self.start + self.length - self._position
-        answer, at, n_bytes = self._downloads.ask(self._what, self._position, left)
-        self._answer = answer
+        self._answer, at, n_bytes = self._ask_on(left, problem)
         if (at, n_bytes) != (self._position, left):
             self._pass_over(self._position - at)
+
+    def _ask_on(self, left: int, problem: str) -> tuple[Answer, int, int]:
+        while True:
+            try:
+                if self._failures < self._downloads.n_attempts:
+                    return self._downloads.ask(self._what, self._position, left)
+                raise RegistryError(
+                    f"{place(self._answer.url)} broke off at byte {self._position}: {problem}",
+                    hint="run the same command again: it resumes",
+                )
+            except OcimodelError:
+                if self._rescue is None:
+                    raise
+                self._downloads, self._rescue, self._failures = self._rescue, None, 0
 
     def _pass_over(self, n_bytes: int) -> None:
         """The endpoint knows no ranges: what we have comes again."""

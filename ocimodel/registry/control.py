@@ -103,7 +103,7 @@ class Control(Registry):  # type: ignore[misc]
         self._pages.seen = set()
         try:
             tags = self.get_tags(self.container())
-            return [check_tag(str(tag)) for tag in tags]
+            return [check_tag(tag) for tag in tags]
         except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
             raise RegistryError(
                 f"{self._client.host} sent no list of tags",

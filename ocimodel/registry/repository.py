@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ocimodel.errors import (
     IntegrityError,
@@ -15,19 +14,17 @@ from ocimodel.errors import (
     RegistryError,
 )
 from ocimodel.events import Notice, Observer, Outcome, ignore
-from ocimodel.registry.blobs import BlobStream, Downloads
-from ocimodel.registry.credentials import Credential, Credentials
+from ocimodel.registry.blobs import BlobStream
+from ocimodel.registry.credentials import Credentials
+from ocimodel.registry.endpoint import Endpoint, mirror_endpoint
 from ocimodel.registry.mirrors import Mirror
 from ocimodel.registry.transport import Client, ClientOptions, Scope
 from ocimodel.registry.upload import Uploads
-from ocimodel.registry.wire import TlsOptions
 from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import EMPTY_MEDIA_TYPE, Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import (
-    ACCEPTED,
     MANIFEST,
-    MAX_MANIFEST_BYTES,
     Document,
     parse_manifest,
 )
@@ -76,17 +73,14 @@ class Repository:
         self.client = Client(
             self.host, options, credentials, repository=self.repository, observer=observer
         )
-        self._downloads = Downloads(
-            self.client,
-            lambda digest: f"/v2/{self.repository}/blobs/{digest}",
-            self._scope,
-            n_attempts=options.n_attempts,
+        self._upstream = Endpoint(
+            self.client, self.repository, self._scope, n_attempts=options.n_attempts
         )
         self._uploads = Uploads(
             self.client, self.repository, self._scope, observer, options.n_attempts
         )
         self._mirrors = [
-            _MirrorEndpoint(m, self.repository, options, credentials) for m in mirrors if m.can_pull
+            mirror_endpoint(m, self.repository, options, credentials) for m in mirrors if m.can_pull
         ]
         # blobs that a mirror gave wrong bytes for
         self._distrusted: set[str] = set()
@@ -120,24 +114,26 @@ class Repository:
 
     def manifest(self, reference: str) -> Document:
         for mirror in self._mirrors:
-            if ":" in reference or mirror.can_resolve:
+            if not mirror.is_down and (":" in reference or mirror.can_resolve):
                 try:
                     return mirror.manifest(reference)
                 except OcimodelError as error:
                     self._passed_over(mirror, error)
-        response = self._control.get_raw(reference)
-        if response.status_code == 404:
-            raise self._missing(reference)
-        return _parsed(response.content, dict(response.headers), reference)
+        try:
+            return self._upstream.manifest(reference)
+        except NotFoundError as error:
+            raise self._missing(reference) from error
 
     def open(self, what: Descriptor, start: int = 0, length: int | None = None) -> BlobStream:
         n_bytes = what.size - start if length is None else length
         for mirror in self._mirrors if what.digest not in self._distrusted else ():
+            if mirror.is_down:
+                continue
             try:
-                return mirror.downloads.open(what, start, n_bytes)
+                return mirror.downloads.open(what, start, n_bytes, self._upstream.downloads)
             except OcimodelError as error:
                 self._passed_over(mirror, error)
-        return self._downloads.open(what, start, n_bytes)
+        return self._upstream.downloads.open(what, start, n_bytes)
 
     def reject(self, what: Descriptor) -> bool:
         """Another source for a blob whose bytes were wrong: past the mirrors, if there are any."""
@@ -149,7 +145,9 @@ class Repository:
         )
         return True
 
-    def _passed_over(self, mirror: _MirrorEndpoint, error: Exception) -> None:
+    def _passed_over(self, mirror: Endpoint, error: Exception) -> None:
+        # one that has not this blob may have the next; one that fails would cost time with each
+        mirror.is_down = not isinstance(error, NotFoundError | IntegrityError)
         self._observer(Notice(f"mirror {mirror.host} passed over: {error}"))
 
     def referrers(self, subject: str) -> Sequence[Descriptor]:
@@ -266,73 +264,6 @@ class _Upload:
 
     def close(self) -> None:
         """Abandoned uploads time out at the registry."""
-
-
-class _MirrorEndpoint:
-    """A mirror's manifests and blobs. It never gets the upstream's credentials."""
-
-    def __init__(
-        self, mirror: Mirror, repository: str, options: ClientOptions, credentials: Credentials
-    ) -> None:
-        parts = urlsplit(mirror.url)
-        self.host = parts.netloc
-        self.can_resolve = mirror.can_resolve
-        name = mirror.repository_for(repository)
-        scope: Scope = frozenset({f"repository:{name}:pull"})
-        self._scope = scope
-        query = f"?{mirror.query}" if mirror.query else ""
-        self._path: Callable[[str], str] = lambda rest: f"{mirror.api_root}/{name}/{rest}{query}"
-        self.client = Client(
-            self.host,
-            options,
-            _OwnCredentials(credentials),
-            repository=name,
-            tls=TlsOptions(
-                mirror.ca_files or ((options.ca_file,) if options.ca_file else ()),
-                mirror.client_certs,
-                mirror.verify and not options.insecure,
-            ),
-            scheme=parts.scheme,
-            extra_headers=mirror.headers,
-        )
-        self.downloads = Downloads(
-            self.client,
-            lambda digest: self._path(f"blobs/{digest}"),
-            scope,
-            n_attempts=2,
-        )
-
-    def manifest(self, reference: str) -> Document:
-        answer, raw = self.client.fetch(
-            "GET",
-            self._path(f"manifests/{reference}"),
-            limit=MAX_MANIFEST_BYTES,
-            scope=self._scope,
-            headers={"Accept": ", ".join(ACCEPTED)},
-            what=f"manifest {reference} in {self.host}",
-        )
-        return _parsed(raw, answer.headers, reference)
-
-
-class _OwnCredentials:
-    """What is stored for the mirror itself; credentials given for this run are the registry's."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-
-    def lookup(self, host: str, repository: str = "") -> Credential | None:
-        return self._credentials.lookup(host, repository, explicit_env=False)
-
-
-def _parsed(raw: bytes, headers: dict[str, str], reference: str) -> Document:
-    """A digest is what we asked for by digest, and what the bytes hash to otherwise."""
-    lower = {k.lower(): v for k, v in headers.items()}
-    media_type = lower.get("content-type", "").partition(";")[0].strip()
-    if media_type not in ACCEPTED:
-        # a storage backend's generic type; the document says what it is
-        media_type = ""
-    digest = reference if ":" in reference else lower.get("docker-content-digest", "")
-    return parse_manifest(raw, media_type, digest)
 
 
 def _stand_in() -> MemoryStore:

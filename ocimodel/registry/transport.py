@@ -220,7 +220,7 @@ class Client:
             own = self.is_own(absolute)
             authorization = self._authenticator.header(scope) if own else None
             answer = self._follow(method, absolute, headers, body, authorization)
-            if self._speaks_tls(answer):
+            if self._speaks_tls(method, answer):
                 continue
             if not (own and self.is_own(answer.url) and _is_challenge(answer)):
                 return answer
@@ -266,15 +266,14 @@ class Client:
             url = target
         raise RegistryError(f"{place(url)}: more than {MAX_REDIRECTS} redirects")
 
-    def _speaks_tls(self, answer: Answer) -> bool:
-        """Plain HTTP was a guess for loopback; a Go server with TLS says 400 and why."""
-        if not (self._assumed and self._scheme == "http" and answer.status == 400):
+    def _speaks_tls(self, method: str, answer: Answer) -> bool:
+        """Plain HTTP was a guess for loopback; Go's server has one bare line for it."""
+        if not self._assumed or self._scheme != "http" or answer.status != 400 or answer.headers:
             return False
-        if answer.headers.get("docker-distribution-api-version"):
-            return False
-        said = b""
-        with contextlib.suppress(*NetworkErrors, InputError):
-            said = answer.read(MAX_ERROR_BYTES)
+        said = b"HTTPS server"
+        if method != "HEAD":
+            with contextlib.suppress(*NetworkErrors, InputError):
+                said = answer.read(MAX_ERROR_BYTES)
         answer.close()
         if b"HTTPS server" not in said:
             raise RegistryError(f"{self.host} answered 400 to plain HTTP", status=400)

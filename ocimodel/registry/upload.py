@@ -11,6 +11,7 @@ Source: distribution-spec v1.1, "Pushing blobs"; the quirks are in docs/registri
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from urllib.parse import quote, urljoin
 
@@ -41,6 +42,7 @@ class Uploads:
         self._n_attempts = n_attempts
         # where this registry was found to take uploads; so each blob need not learn it again
         self._rung = 0
+        self._lock = threading.Lock()
 
     def mount(self, what: Descriptor, origin: str, scope: Scope) -> bool:
         """Have the registry take the blob over from its repository `origin`.
@@ -78,9 +80,10 @@ class Uploads:
         failures = 0
         while True:
             content = _Content(what, source, advance)
+            rung = self._rung
             try:
                 self._client.refresh(self._scope, _FRESH_S)
-                rungs[self._rung](what, content)
+                rungs[rung](what, content)
             except (UploadRefusedError, RegistryError) as error:
                 content.rewind()
                 failures += 1
@@ -91,7 +94,7 @@ class Uploads:
                 self._check_source(what, source, error)
                 if failures >= self._n_attempts + len(rungs):
                     raise
-                self._next_rung(what, error, failures, len(rungs))
+                self._next_rung(what, error, failures, rung + 1 if rung + 1 < len(rungs) else 0)
             except BaseException:
                 content.rewind()
                 raise
@@ -99,9 +102,12 @@ class Uploads:
                 return
 
     def _next_rung(
-        self, what: Descriptor, error: RegistryError, failures: int, n_rungs: int
+        self, what: Descriptor, error: RegistryError, failures: int, following: int
     ) -> None:
-        """Stay for what passes by itself (a new token, a busy registry), else climb, or raise."""
+        """Stay for what passes by itself (a new token, a busy registry), else climb, or raise.
+
+        `following`: the rung after the one that failed, 0 after the last.
+        """
         passing = error.status == 401 or error.status in RETRIED
         # a connection that dies once is chance; a front that refuses big bodies does it always
         if passing or (error.status == 0 and failures < 2):
@@ -111,9 +117,11 @@ class Uploads:
             if error.status != 401:
                 self._client.wait(failures, getattr(error, "retry_after", None), str(error))
             return
-        if error.status not in _TRY_NEXT or self._rung + 1 >= n_rungs:
+        if error.status not in _TRY_NEXT or not following:
             raise error
-        self._rung += 1
+        with self._lock:
+            # blobs fail side by side, and each must not climb for the others
+            self._rung = max(self._rung, following)
         self._observer(Notice(f"{error}; trying another way to upload"))
 
     def _check_source(self, what: Descriptor, source: Source, error: RegistryError) -> None:

@@ -10,18 +10,23 @@ from ocimodel.errors import InputError
 from ocimodel.spec import canonical
 from ocimodel.spec.digest import parse_digest
 
+_MEMBERS = frozenset({"mediaType", "digest", "size", "annotations", "artifactType"})
 EMPTY_MEDIA_TYPE = "application/vnd.oci.empty.v1+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """`size` in bytes. Equality is by all fields; use `digest` to compare content."""
+    """`size` in bytes. Equality is by all fields; use `digest` to compare content.
+
+    `extra`: members that are only passed on, such as `platform`, `urls` and `data`.
+    """
 
     media_type: str
     digest: str
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     artifact_type: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, document: object, what: str = "descriptor") -> Descriptor:
@@ -37,6 +42,7 @@ class Descriptor:
             size=size,
             annotations=canonical.strings(document, "annotations", what),
             artifact_type=canonical.text(document, "artifactType", what),
+            extra={k: v for k, v in document.items() if k not in _MEMBERS},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -49,4 +55,4 @@ class Descriptor:
             document["artifactType"] = self.artifact_type
         if self.annotations:
             document["annotations"] = dict(self.annotations)
-        return document
+        return {**document, **self.extra}

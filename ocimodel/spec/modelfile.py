@@ -20,6 +20,7 @@ from ocimodel.spec.modelfile_values import Where
 
 FILENAME: Final = "ocimodel.yaml"
 MODALITIES: Final = ("text", "image", "audio", "video", "embedding", "other")
+MAX_TIMEOUT_S: Final = 86_400
 KINDS: Final = ("weight", "weight.config", "doc", "code", "dataset")
 
 
@@ -43,7 +44,8 @@ class Modelfile:
     `created_at`, `capabilities.knowledge_cutoff`: RFC 3339. `include`, `exclude`: patterns as
     `ocimodel.spec.globs` reads them; no `include` takes everything. `kinds`: pattern → ModelPack
     kind, the first match in document order decides. `labels`: free annotations. `lineage`: the
-    mapping as it stands, checked for size only. `raw`: the whole document.
+    mapping as it stands, checked for size only. `settings`: of the command line when it runs in
+    this directory, no part of the model. `raw`: the whole document.
     """
 
     name: str = ""
@@ -70,12 +72,13 @@ class Modelfile:
     kinds: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 # Key → (attribute, reader of its value). The order is the one that `init` writes them in.
-_Reader = Callable[[object, Where], Any]
-_FIELDS: Final[Mapping[str, tuple[str, _Reader]]] = {
+Fields = Mapping[str, tuple[str, Callable[[object, Where], Any]]]
+_FIELDS: Final[Fields] = {
     "name": ("name", values.line),
     "version": ("version", values.line),
     "family": ("family", values.line),
@@ -100,8 +103,15 @@ _FIELDS: Final[Mapping[str, tuple[str, _Reader]]] = {
     "kinds": ("kinds", lambda value, where: _kinds(value, where)),
     "labels": ("labels", values.labels),
     "lineage": ("lineage", values.opaque),
+    "settings": ("settings", lambda value, where: parse_settings(value, where)),
 }
-_CAPABILITIES: Final[Mapping[str, tuple[str, _Reader]]] = {
+# A directory may come from anywhere, so it can set how fast, never whom to trust.
+SETTINGS: Final[Fields] = {
+    "concurrency": ("concurrency", values.number(1, 64, whole=True)),
+    "retries": ("retries", values.number(0, 20, whole=True)),
+    "timeout": ("timeout", values.number(1, MAX_TIMEOUT_S)),
+}
+_CAPABILITIES: Final[Fields] = {
     "inputTypes": ("input_types", values.list_of(values.one_of(MODALITIES))),
     "outputTypes": ("output_types", values.list_of(values.one_of(MODALITIES))),
     "knowledgeCutoff": ("knowledge_cutoff", values.date_time),
@@ -122,12 +132,16 @@ def parse_modelfile(document: object, source: str) -> Modelfile:
     if document is None:
         return Modelfile()
     mapping = values.mapping(document, where)
-    return Modelfile(**_read(mapping, _FIELDS, where), raw=mapping)
+    return Modelfile(**read_fields(mapping, _FIELDS, where), raw=mapping)
 
 
-def _read(
-    mapping: Mapping[str, Any], known: Mapping[str, tuple[str, _Reader]], where: Where
-) -> dict[str, Any]:
+def parse_settings(document: object, where: Where, known: Fields = SETTINGS) -> dict[str, Any]:
+    """Settings of the command line: attribute to checked value, as `known` has them."""
+    return read_fields(values.mapping(document, where), known, where)
+
+
+def read_fields(mapping: Mapping[str, Any], known: Fields, where: Where) -> dict[str, Any]:
+    """Attribute to value, for the keys that have one; InputError for a key that is not `known`."""
     found = {}
     for key, value in mapping.items():
         if key not in known:
@@ -148,7 +162,7 @@ def _unknown(key: str, known: Mapping[str, object], where: Where) -> InputError:
 
 
 def _capabilities(value: object, where: Where) -> Capabilities:
-    return Capabilities(**_read(values.mapping(value, where), _CAPABILITIES, where))
+    return Capabilities(**read_fields(values.mapping(value, where), _CAPABILITIES, where))
 
 
 def _kinds(value: object, where: Where) -> tuple[tuple[str, str], ...]:

@@ -150,6 +150,20 @@ def truth(value: object, where: Where) -> bool:
     return value
 
 
+def number(low: int, high: int, *, whole: bool = False) -> Callable[[object, Where], float]:
+    """A reader of numbers from `low` to `high`; with `whole` of integers only."""
+    expected = f"{'a whole number' if whole else 'a number'} from {low} to {high}"
+
+    def read(value: object, where: Where) -> float:
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise where.error(f"expected {expected}, got {_type_name(value)}")
+        if not low <= value <= high:  # a NaN fails too
+            raise where.error(f"expected {expected}, got one that is not")
+        return value
+
+    return read
+
+
 def one_of(allowed: Sequence[str]) -> Callable[[object, Where], str]:
     """A reader of one of the words `allowed`."""
 

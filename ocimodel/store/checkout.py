@@ -140,6 +140,9 @@ class Checkout:
             self._folder("")
             for path in (d for f in self.files for d in f.directories):
                 self._folder(path)
+        if self._lock_fd < 0 and self._partial.is_dir() and os.access(self._root, os.W_OK):
+            # an earlier run was killed between its last file and this
+            self._enter()
         if self._lock_fd >= 0:
             shutil.rmtree(self._partial, ignore_errors=True)
             self.close()
@@ -274,7 +277,11 @@ class Checkout:
         self._memo.note(final.stat(), what.digest)
         self._spread(what, first, others)
         if self._cache:
-            self._cache.add(what, final)
+            try:
+                self._cache.add(what, final)
+            except TargetError as error:
+                # the model is in place; only the next pull is slower
+                self._observer(Notice(f"not kept in the cache: {error}"))
 
     def _spread(self, what: Descriptor, origin: ModelFile, files: Sequence[ModelFile]) -> None:
         for file in files:

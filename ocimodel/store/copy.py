@@ -6,7 +6,10 @@ leaves the target without a manifest that lacks a blob, and a rerun goes on wher
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +26,13 @@ from ocimodel.store.workers import Workers
 DEFAULT_CONCURRENCY = 8
 # how deep indexes may nest, and referrers refer to referrers
 MAX_DEPTH = 4
+
+
+# a stream below this rate is limited by the network, not by this machine
+SLOW_BYTES_PER_S = 80 << 20
+LOOK_EVERY_S = 0.1
+# as many streams as cores are busy with each other's bytes
+_N_FAST = os.cpu_count() or 1
 
 
 class StoppedError(OcimodelError):
@@ -129,6 +139,7 @@ class _Transfer:
         self._report = report
         self._lock = threading.Lock()
         self._open: set[Ingest] = set()
+        self._n_streams = 0
 
     def run(self, blobs: Sequence[Descriptor]) -> None:
         self._workers = Workers((partial(self._blob, blob) for blob in blobs), self._concurrency)
@@ -145,31 +156,47 @@ class _Transfer:
         if isinstance(begun, Outcome):
             self._finished(what, begun, 0)
             return
-        flow = _Flow(what, begun, len(begun.parts))
+        flow = _Flow(what, begun, deque(begun.parts), len(begun.parts))
         with self._lock:
             self._open.add(begun)
+            self._n_streams += 1
         self._observer(BlobStarted(what.digest, name_of(what), what.size))
         if not begun.parts:
             self._commit(flow)
             return
-        first, *others = begun.parts
-        self._workers.urgent(partial(self._part, flow, part) for part in others)
-        self._part(flow, first)
+        self._stream(flow)
 
-    def _part(self, flow: _Flow, part: tuple[int, int]) -> None:
+    def _stream(self, flow: _Flow) -> None:
+        """Transfer parts of a blob until none is left; whoever ends the last one commits."""
+
         def advance(n_bytes: int) -> None:
             if self._workers.stopping:
                 raise StoppedError("another transfer failed")
             with self._lock:
                 flow.n_moved += n_bytes
+                n_more = flow.growth(
+                    time.monotonic(), self._concurrency, saturated=self._n_streams >= _N_FAST
+                )
+                flow.n_streams += n_more
+                self._n_streams += n_more
+            self._workers.urgent([partial(self._stream, flow)] * n_more)
             self._observer(BlobAdvanced(flow.what.digest, n_bytes))
 
-        flow.job.transfer(*part, advance)
+        while part := self._next_part(flow):
+            flow.job.transfer(*part, advance)
+            with self._lock:
+                flow.n_left -= 1
+                last = flow.n_left == 0
+            if last:
+                self._commit(flow)
+
+    def _next_part(self, flow: _Flow) -> tuple[int, int] | None:
         with self._lock:
-            flow.n_parts -= 1
-            last = flow.n_parts == 0
-        if last:
-            self._commit(flow)
+            if flow.waiting:
+                return flow.waiting.popleft()
+            flow.n_streams -= 1
+            self._n_streams -= 1
+            return None
 
     def _commit(self, flow: _Flow) -> None:
         try:
@@ -201,10 +228,35 @@ class _Transfer:
 
 @dataclass(slots=True)
 class _Flow:
+    """A blob on its way. `waiting`: parts nobody has begun; `n_left`: parts not finished."""
+
     what: Descriptor
     job: Ingest
-    n_parts: int
+    waiting: deque[tuple[int, int]]
+    n_left: int
     n_moved: int = 0
+    n_streams: int = 1
+    looked_at: float = 0.0
+    moved_then: int = 0
+
+    def growth(self, now: float, limit: int, *, saturated: bool) -> int:
+        """How many streams to add, of `limit` in all. `saturated`: enough for fast ones.
+
+        While each stream is slow, it is the network that limits it, and more of them help. Fast
+        ones wait for this machine: on few cores more of them only cost more, for what arrives out
+        of order must be read back to be hashed.
+        """
+        if not self.looked_at:
+            # from the first bytes on, or the latency before them would look like a slow stream
+            self.looked_at, self.moved_then = now, self.n_moved
+        elapsed = now - self.looked_at
+        if elapsed < LOOK_EVERY_S or not self.waiting:
+            return 0
+        rate = (self.n_moved - self.moved_then) / elapsed / self.n_streams
+        self.looked_at, self.moved_then = now, self.n_moved
+        if rate > SLOW_BYTES_PER_S and saturated:
+            return 0
+        return max(0, min(2 * self.n_streams, limit - self.n_streams, len(self.waiting)))
 
 
 def name_of(what: Descriptor) -> str:

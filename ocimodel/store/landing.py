@@ -12,13 +12,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ocimodel.errors import IntegrityError, TargetError
 from ocimodel.spec.descriptor import Descriptor
-from ocimodel.spec.digest import finish, hasher_for
+from ocimodel.store.frontier import Frontier
 from ocimodel.store.protocol import Advance, Reader, Source
 from ocimodel.store.streams import check_digest, thread_buffer
 
@@ -55,7 +54,7 @@ class FileLanding:
                 self._resize()
             done = _read_journal(self._journal, n_present, what.size)
             self.resumed = bool(done)
-            self._hash = _Frontier(self._fd, what, done)
+            self._hash = Frontier(self._fd, what, done)
             self.parts: Sequence[tuple[int, int]] = _split(_missing(done, what.size))
             self._first = self._probe()
         except BaseException:
@@ -94,7 +93,7 @@ class FileLanding:
     def _forget(self) -> None:
         self.resumed = False
         self._journal.unlink(missing_ok=True)
-        self._hash = _Frontier(self._fd, self._what, [])
+        self._hash = Frontier(self._fd, self._what, [])
 
     def transfer(self, start: int, length: int, advance: Advance) -> None:
         with self._reader(start, length) as reader:
@@ -160,73 +159,6 @@ class FileLanding:
         first = getattr(self, "_first", None)
         if first is not None:
             first.close()
-
-
-class _Frontier:
-    """Hashes a file in order while its parts are written in any order.
-
-    The bytes are hashed from the writer's buffer when they come next in order, and else read back
-    from the page cache once their predecessors are there; whichever thread is at it goes on as far
-    as it can, the others write on.
-    """
-
-    def __init__(self, fd: int, what: Descriptor, done: list[tuple[int, int]]) -> None:
-        self._fd = fd
-        self._what = what
-        self._hasher = hasher_for(what.digest)
-        self._hashed = 0
-        self._lock = threading.Lock()
-        # start → end of stretches written but not hashed; guarded by _ends_lock
-        self._ends = {start: start + length for start, length in done}
-        self._ends_lock = threading.Lock()
-
-    def written(self, position: int, data: memoryview) -> None:
-        if not self._lock.acquire(blocking=False):
-            self._remember(position, len(data))
-            return
-        try:
-            if position == self._hashed:
-                self._hasher.update(data)
-                self._hashed += len(data)
-            else:
-                self._remember(position, len(data))
-            self._catch_up(one=True)
-        finally:
-            self._lock.release()
-
-    def _remember(self, position: int, n_bytes: int) -> None:
-        with self._ends_lock:
-            self._ends[position] = position + n_bytes
-
-    def _catch_up(self, *, one: bool) -> None:
-        """Hash what follows in order; `one`: at most a few stretches, so that no writer starves."""
-        budget = 8 if one else -1
-        while budget:
-            with self._ends_lock:
-                end = self._ends.pop(self._hashed, None)
-            if end is None:
-                return
-            self._read_back(end)
-            budget -= 1
-
-    def _read_back(self, end: int) -> None:
-        # not the thread's buffer: that one holds bytes on their way to the file
-        buffer = memoryview(bytearray(min(1 << 20, end - self._hashed)))
-        while self._hashed < end:
-            n = os.preadv(self._fd, [buffer[: end - self._hashed]], self._hashed)
-            if n == 0:
-                raise IntegrityError(f"{self._what.digest}: the file was cut while it was written")
-            self._hasher.update(buffer[:n])
-            self._hashed += n
-
-    def finish(self) -> str:
-        with self._lock:
-            self._catch_up(one=False)
-            if self._hashed != self._what.size:
-                raise IntegrityError(
-                    f"{self._what.digest} has {self._hashed} bytes in order, not {self._what.size}"
-                )
-            return finish(self._hasher, self._what.digest)
 
 
 def _open_locked(path: Path) -> int:

@@ -37,6 +37,7 @@ _ELSEWHERE = (
     "application/vnd.docker.image.rootfs.foreign.",
 )
 # an index.json is ours to grow: thousands of entries with annotations
+_EMPTY_INDEX = canonical.encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 MAX_INDEX_BYTES = 64 << 20
 
 
@@ -79,7 +80,7 @@ class Layout:
             )
         (self.path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         if "index.json" not in names:
-            self._write_index([])
+            _replace(self.path / "index.json", _EMPTY_INDEX)
         if "oci-layout" not in names:
             _replace(self.path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
@@ -200,12 +201,13 @@ class Layout:
             if all(e.digest != what.digest for e in entries):
                 raise NotFoundError(f"{self.name} has no {what.digest}")
             _untag(entries, name)
-            bare = Descriptor(what.media_type, what.digest, what.size)
+            entry = next(e for e in entries if e.digest == what.digest)
+            tagged = replace(entry, annotations={**entry.annotations, REF_NAME: name})
             # a tag takes the place of the entry without one
             entries[:] = [
                 e for e in entries if e.digest != what.digest or REF_NAME in e.annotations
             ]
-            entries.append(replace(bare, annotations={REF_NAME: name}))
+            entries.append(tagged)
 
     def untag(self, name: str) -> None:
         with self._changing() as entries:
@@ -240,12 +242,15 @@ class Layout:
         return {digest, *(b.digest for b in document.blobs())}
 
     def _entries(self) -> list[Descriptor]:
+        manifests = canonical.sequence(self._index(), "manifests", "index.json")
+        return [Descriptor.parse(m, "index.json entry") for m in manifests]
+
+    def _index(self) -> dict[str, Any]:
         try:
             raw = _read(self.path / "index.json", MAX_INDEX_BYTES)
         except FileNotFoundError:
             raise InputError(f"{self.path} is no OCI image layout: it has no index.json") from None
-        manifests = canonical.sequence(canonical.decode(raw, "index.json"), "manifests", "index")
-        return [Descriptor.parse(m, "index.json entry") for m in manifests]
+        return canonical.decode(raw, "index.json")
 
     @contextmanager
     def _changing(self) -> Iterator[list[Descriptor]]:
@@ -265,7 +270,9 @@ class Layout:
             os.close(lock)
 
     def _write_index(self, entries: list[Descriptor]) -> None:
+        # what else another tool wrote there stays
         document: dict[str, Any] = {
+            **self._index(),
             "schemaVersion": 2,
             "mediaType": INDEX,
             "manifests": [e.to_json() for e in entries],
@@ -281,7 +288,8 @@ def _untag(entries: list[Descriptor], name: str) -> bool:
     for i, entry in enumerate(entries):
         if entry.annotations.get(REF_NAME) == name:
             others = [e for e in entries if e.digest == entry.digest and e is not entry]
-            entries[i : i + 1] = [] if others else [replace(entry, annotations={})]
+            rest = {k: v for k, v in entry.annotations.items() if k != REF_NAME}
+            entries[i : i + 1] = [] if others else [replace(entry, annotations=rest)]
             return True
     return False
 

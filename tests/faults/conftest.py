@@ -14,7 +14,7 @@ from ocimodel.ops.pull import PullResult, pull
 from ocimodel.ops.push import push
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.descriptor import Descriptor
-from ocimodel.spec.manifest import Manifest
+from ocimodel.spec.manifest import Document, Manifest
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.registry import DockerRegistry
 from tests.trees import Notices, patient, read_tree, repository, settled, small_model
@@ -41,6 +41,10 @@ class Bench:
     @property
     def direct(self) -> str:
         return f"{self.registry.host}/{self.repo}:v1"
+
+    def direct_manifest(self) -> Document:
+        """What is under the tag, past the proxy."""
+        return repository(self.direct).manifest("v1")
 
     def layer(self, path: str) -> Descriptor:
         manifest = repository(self.direct).manifest("v1")

@@ -16,6 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 Key = ec.EllipticCurvePrivateKey
 LOOPBACK_NAMES = (
     x509.DNSName("localhost"),
+    # for what only a proxy can find
+    x509.DNSName("registry.test"),
     x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     x509.IPAddress(ipaddress.ip_address("::1")),
 )

@@ -52,6 +52,7 @@ FULL: dict[str, Any] = {
     "kinds": {"notes.bin": "doc", "*.bin": "weight"},
     "labels": {"team": "search", "empty": ""},
     "lineage": {"anything": [1, {"at": "all"}]},
+    "settings": {"concurrency": 4, "retries": 0, "timeout": 2.5},
 }
 VALID: list[Any] = [
     None,
@@ -65,6 +66,8 @@ VALID: list[Any] = [
     {"paramSize": "512"},
     {"authors": []},
     {"labels": {}},
+    {"settings": {}},
+    {"settings": {"timeout": None}},
     {"name": "größe"},
 ]
 INVALID: list[tuple[Any, str]] = [
@@ -107,6 +110,13 @@ INVALID: list[tuple[Any, str]] = [
     ({"labels": {"": "x"}}, "a.yaml: labels"),
     ({"labels": ["a"]}, "a.yaml: labels: expected a mapping"),
     ({"lineage": "git"}, "a.yaml: lineage: expected a mapping"),
+    ({"settings": [1]}, "a.yaml: settings: expected a mapping"),
+    ({"settings": {"mirror": ["example.org"]}}, "a.yaml: settings.mirror: unknown key"),
+    ({"settings": {"concurrency": 65}}, "a.yaml: settings.concurrency: expected a whole number"),
+    ({"settings": {"concurrency": 1.5}}, "a.yaml: settings.concurrency: expected a whole number"),
+    ({"settings": {"retries": True}}, "a.yaml: settings.retries: expected a whole number"),
+    ({"settings": {"timeout": "60"}}, "a.yaml: settings.timeout: expected a number"),
+    ({"settings": {"timeout": 0.5}}, "a.yaml: settings.timeout: expected a number from 1"),
 ]
 
 
@@ -142,6 +152,7 @@ def test_every_key_arrives_at_its_place() -> None:
     assert found.kinds == (("notes.bin", "doc"), ("*.bin", "weight"))
     assert found.labels == {"team": "search", "empty": ""}
     assert found.lineage == FULL["lineage"]
+    assert found.settings == FULL["settings"]
     assert found.raw == FULL
     assert set(SCHEMA["properties"]) == set(FULL)
 
@@ -167,6 +178,14 @@ def test_what_yaml_makes_of_dates_and_numbers() -> None:
     with pytest.raises(InputError) as caught:
         parse_modelfile({"version": 1.0}, "f")
     assert "quotes" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "number", [float("nan"), float("inf"), 10**400], ids=["nan", "inf", "huge"]
+)
+def test_a_setting_must_be_a_number_in_its_range(number: float) -> None:
+    with pytest.raises(InputError, match=r"settings\.timeout: expected a number from 1"):
+        parse_modelfile({"settings": {"timeout": number}}, "f")
 
 
 @pytest.mark.parametrize(

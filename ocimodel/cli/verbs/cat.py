@@ -1,4 +1,3 @@
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 def cat(
     reference: ReferenceArgument,
-    path: Annotated[str, typer.Argument(help="A file in the artifact.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file in the artifact.")],
     *,
     client: "ClientOptions",
     mirrors: tuple[str, ...],
@@ -25,7 +24,7 @@ def cat(
     import ocimodel
 
     if not out.as_json:
-        ocimodel.cat(reference, path, sys.stdout.buffer, client=client)
+        ocimodel.cat(reference, path, out.content(), client=client)
         return
     content = io.BytesIO()
     size = ocimodel.cat(reference, path, content, client=client)

@@ -1,9 +1,13 @@
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ocimodel.cli.output import Output
+
+# in the environment: what the shell wants to complete
+COMPLETE = "_OCIMODEL_COMPLETE"
 
 
 class Shell(StrEnum):
@@ -13,18 +17,24 @@ class Shell(StrEnum):
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="The shell to complete in.")],
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
     *,
     out: Output,
 ) -> None:
     """Print a completion script for a shell.
 
-    In bash: source <(ocimodel completion bash)
+    In bash: source <(ocimodel completion bash); in zsh, after compinit, the same with zsh; in
+    fish: ocimodel completion fish | source
     """
-    from typer import completion as typer_completion
-
-    # typer has no public function for this, and its own option would print hints around it
-    script = typer_completion.get_completion_script(  # type: ignore[attr-defined]
-        prog_name="ocimodel", complete_var="_OCIMODEL_COMPLETE", shell=shell.value
+    script = completion_of_typer("get_completion_script")(
+        prog_name="ocimodel", complete_var=COMPLETE, shell=shell.value
     )
     out.result({"shell": shell.value, "script": script}, [script], script)
+
+
+def completion_of_typer(name: str) -> Callable[..., Any]:
+    """One of the functions behind typer's own option, which would print hints around the script."""
+    from typer import completion as typer_completion
+
+    function: Callable[..., Any] = getattr(typer_completion, name)
+    return function

@@ -2,16 +2,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ocimodel.cli.options import Concurrency, ForceTag, ReferenceArgument
-from ocimodel.cli.output import Output, human
+from ocimodel.cli.options import REFERENCE_HELP, Concurrency, ForceTag
+from ocimodel.cli.output import Output
+from ocimodel.cli.text import counted, human
 
 if TYPE_CHECKING:
     from ocimodel.registry.transport import ClientOptions
 
 
 def copy(
-    source: ReferenceArgument,
-    destination: ReferenceArgument,
+    source: Annotated[str, typer.Argument(metavar="SRC", help=REFERENCE_HELP)],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="The same; without a tag, the source's is taken.")
+    ],
     no_referrers: Annotated[
         bool, typer.Option("--no-referrers", help="Leave signatures and attestations behind.")
     ] = False,
@@ -44,7 +47,7 @@ def copy(
     text = [
         f"copied {source} to {copied.reference}",
         f"digest {copied.digest}",
-        f"{len(copied.manifests)} manifests; {human(copied.bytes_copied)} sent, "
+        f"{counted(len(copied.manifests), 'manifest')}: {human(copied.bytes_copied)} sent, "
         f"{human(copied.bytes_skipped)} there already",
     ]
     out.result(document, text, copied.pinned)

@@ -32,6 +32,7 @@ def doctor(
     for check in diagnosis.checks:
         text.append(f"{'FAIL' if check.exit_code else 'ok':<5} {check.name}: {check.detail}")
         text += [f"      hint: {check.hint}"] if check.hint else []
-    out.result(document, text)
+    failed = (c for c in diagnosis.checks if c.exit_code)
+    out.result(document, text, "\n".join(f"{c.name}: {c.detail}" for c in failed))
     if diagnosis.exit_code:
         raise typer.Exit(diagnosis.exit_code)

@@ -7,7 +7,7 @@ from ocimodel.cli.output import Output
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="The model directory.")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The model directory.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an ocimodel.yaml.")] = False,
     *,
     out: Output,

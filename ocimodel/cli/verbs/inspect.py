@@ -1,11 +1,12 @@
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ocimodel.cli.options import ReferenceArgument
-from ocimodel.cli.output import Output, human, table
+from ocimodel.cli.output import Output
+from ocimodel.cli.text import counted, human, table
+from ocimodel.errors import UsageError
 
 if TYPE_CHECKING:
     from ocimodel.ops.browse import Inspection
@@ -23,10 +24,11 @@ def inspect(
     """Show what an artifact holds; fetches no weights."""
     import ocimodel
 
+    if raw and out.as_json:
+        raise UsageError("--raw and --json ask for two things", hint="--raw alone prints JSON too")
     found = ocimodel.inspect(reference, client=client, observer=out.observer)
     if raw:
-        out.end_progress()
-        sys.stdout.buffer.write(found.raw)
+        out.content().write(found.raw)
         return
     out.result(_document(found), _text(found), found.pinned)
 
@@ -58,25 +60,26 @@ def _document(found: "Inspection") -> dict[str, Any]:
 
 
 def _text(found: "Inspection") -> Iterator[str]:
-    facts = {
-        "digest": found.digest,
-        "type": found.artifact_type or found.media_type,
-        "size": f"{human(found.size)} in {len(found.files)} files",
-        **found.descriptor,
-        **found.config,
-    }
+    # what the artifact says of itself comes last, and replaces nothing
+    facts = [
+        ("digest", found.digest),
+        ("type", found.artifact_type or found.media_type),
+        ("size", f"{human(found.size)} in {counted(len(found.files), 'file')}"),
+        *found.descriptor.items(),
+        *found.config.items(),
+    ]
     yield found.reference
-    yield from table([(key, _plain(value)) for key, value in facts.items()])
+    yield from table([(key, _plain(value)) for key, value in facts])
     if found.files:
         yield ""
         rows = [(f.kind or "-", human(f.size), f.path or f.layer.digest) for f in found.files]
         yield from table(rows, right=frozenset({1}))
     if found.manifests:
         yield ""
-        yield from (f"manifest  {d.digest}  {d.media_type}" for d in found.manifests)
+        yield from table([("manifest", d.digest, d.media_type) for d in found.manifests])
     if found.referrers:
         yield ""
-        yield from (f"referrer  {d.digest}  {d.artifact_type}" for d in found.referrers)
+        yield from table([("referrer", d.digest, d.artifact_type) for d in found.referrers])
 
 
 def _plain(value: object) -> str:

@@ -9,19 +9,23 @@ from ocimodel.errors import UsageError
 if TYPE_CHECKING:
     from ocimodel.registry.transport import ClientOptions
 
-HostArgument = Annotated[str, typer.Argument(help="A registry: host[:port].")]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A registry: host[:port].")]
 
 
 def login(
     host: HostArgument,
     username: Annotated[
-        str, typer.Option("--username", "-u", envvar="OCIMODEL_USERNAME", help="User name.")
+        str,
+        typer.Option(
+            "--username", "-u", metavar="NAME", envvar="OCIMODEL_USERNAME", help="User name."
+        ),
     ] = "",
     password: Annotated[
         str,
         typer.Option(
             "--password",
             "-p",
+            metavar="SECRET",
             envvar="OCIMODEL_PASSWORD",
             help="Password or token; others can see it in the process list.",
         ),

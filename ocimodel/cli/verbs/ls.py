@@ -2,14 +2,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ocimodel.cli.output import Output, human, table
+from ocimodel.cli.output import Output
+from ocimodel.cli.text import human, table
 
 if TYPE_CHECKING:
     from ocimodel.registry.transport import ClientOptions
 
 
 def ls(
-    repository: Annotated[str, typer.Argument(help="host[:port]/repo, or oci:PATH")],
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="host[:port]/repo, or oci:PATH")
+    ],
     long: Annotated[bool, typer.Option("--long", "-l", help="Digests and sizes too.")] = False,
     *,
     client: "ClientOptions",

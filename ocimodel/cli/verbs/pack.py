@@ -9,7 +9,7 @@ from ocimodel.cli.verbs.push import show
 
 def pack(
     directory: DirectoryArgument,
-    reference: Annotated[str, typer.Argument(help="oci:PATH[:TAG]")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="oci:PATH[:TAG]")],
     force_tag: ForceTag = False,
     dry_run: DryRun = False,
     rehash: Rehash = False,
@@ -31,4 +31,4 @@ def pack(
         concurrency=concurrency,
         observer=out.observer,
     )
-    show(out, packed, "packed")
+    show(out, packed, "pack")

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocimodel.cli.options import Concurrency, ReferenceArgument, Rehash
-from ocimodel.cli.output import Output, human
+from ocimodel.cli.output import Output
+from ocimodel.cli.text import counted, human, listed
 
 if TYPE_CHECKING:
     from ocimodel.registry.transport import ClientOptions
@@ -13,13 +14,22 @@ if TYPE_CHECKING:
 def pull(
     reference: ReferenceArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", envvar="OCIMODEL_OUTPUT", help="Directory to fill.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", envvar="OCIMODEL_OUTPUT", help="Directory to fill."
+        ),
     ],
-    include: Annotated[list[str], typer.Option(help="Only files that match; repeatable.")] = [],  # noqa: B006
-    exclude: Annotated[list[str], typer.Option(help="No files that match; repeatable.")] = [],  # noqa: B006
+    include: Annotated[
+        list[str], typer.Option(metavar="GLOB", help="Only files that match; repeatable.")
+    ] = [],  # noqa: B006
+    exclude: Annotated[
+        list[str], typer.Option(metavar="GLOB", help="No files that match; repeatable.")
+    ] = [],  # noqa: B006
     cache: Annotated[
         Path | None,
-        typer.Option(envvar="OCIMODEL_CACHE", help="Folder of blobs, shared by pulls."),
+        typer.Option(
+            metavar="DIR", envvar="OCIMODEL_CACHE", help="Folder of blobs, shared by pulls."
+        ),
     ] = None,
     rehash: Rehash = False,
     concurrency: Concurrency = 8,
@@ -58,8 +68,8 @@ def pull(
     text = [
         f"pulled {pulled.reference} into {pulled.directory}",
         f"digest {pulled.digest}",
-        f"{len(pulled.files)} files: {fetched}",
+        f"{counted(len(pulled.files), 'file')}: {fetched}",
     ]
     if pulled.extra_files:
-        text.append(f"not of this model, left alone: {', '.join(pulled.extra_files[:10])}")
+        text.append(f"not of this model, left alone: {listed(pulled.extra_files)}")
     out.result(document, text, pulled.pinned)

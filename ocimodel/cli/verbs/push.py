@@ -10,7 +10,8 @@ from ocimodel.cli.options import (
     ReferenceArgument,
     Rehash,
 )
-from ocimodel.cli.output import Output, human
+from ocimodel.cli.output import Output
+from ocimodel.cli.text import counted, human, listed
 
 if TYPE_CHECKING:
     from ocimodel.ops.push import PushResult
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def push(
-    source: Annotated[str, typer.Argument(help="A model directory, or oci:PATH[:TAG].")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A model directory, or oci:PATH[:TAG].")
+    ],
     reference: ReferenceArgument,
     force_tag: ForceTag = False,
     dry_run: DryRun = False,
@@ -43,10 +46,10 @@ def push(
         client=client,
         observer=out.observer,
     )
-    show(out, pushed, "pushed")
+    show(out, pushed, "push")
 
 
-def show(out: Output, result: "PushResult", done: str) -> None:
+def show(out: Output, result: "PushResult", verb: str) -> None:
     """What pack and push print."""
     document = {
         "reference": result.reference,
@@ -59,13 +62,13 @@ def show(out: Output, result: "PushResult", done: str) -> None:
         "leftOut": list(result.left_out),
         "dryRun": result.dry_run,
     }
-    verb = f"would be {done}" if result.dry_run else done
+    done, sent = (f"would {verb}", "to send") if result.dry_run else (f"{verb}ed", "sent")
     text = [
-        f"{verb} {result.reference}",
+        f"{done} {result.reference}",
         f"digest {result.digest}",
-        f"{result.n_files} files, {human(result.size)}: {human(result.bytes_pushed)} sent, "
-        f"{human(result.bytes_skipped)} there already",
+        f"{counted(result.n_files, 'file')}, {human(result.size)}: "
+        f"{human(result.bytes_pushed)} {sent}, {human(result.bytes_skipped)} there already",
     ]
     if result.left_out:
-        text.append(f"left out: {', '.join(result.left_out[:10])}")
+        text.append(f"left out: {listed(result.left_out)}")
     out.result(document, text, result.pinned)

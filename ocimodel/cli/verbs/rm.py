@@ -13,12 +13,15 @@ def rm(reference: ReferenceArgument, *, client: "ClientOptions", out: Output) ->
     In a layout an artifact goes with its last tag. A registry collects its garbage itself.
     """
     import ocimodel
+    from ocimodel.spec.reference import parse_reference
 
     removed = ocimodel.rm(reference, client=client, observer=out.observer)
+    pinned = str(parse_reference(removed.reference).at(removed.digest))
     document = {
         "reference": removed.reference,
         "digest": removed.digest,
+        "pinned": pinned,
         "deleted": removed.deleted,
     }
     what = "deleted" if removed.deleted else "untagged"
-    out.result(document, [f"{what} {removed.reference}", f"digest {removed.digest}"])
+    out.result(document, [f"{what} {removed.reference}", f"digest {removed.digest}"], pinned)

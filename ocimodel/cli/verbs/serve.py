@@ -8,9 +8,12 @@ from ocimodel.cli.output import Output
 
 
 def serve(
-    reference: Annotated[str, typer.Argument(help="oci:PATH")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="oci:PATH")],
     listen: Annotated[
-        str, typer.Option(envvar="OCIMODEL_LISTEN", help="HOST:PORT; port 0 takes a free one.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", envvar="OCIMODEL_LISTEN", help="HOST:PORT; port 0 takes a free one."
+        ),
     ] = "127.0.0.1:5000",
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each request.")] = False,
@@ -26,7 +29,8 @@ def serve(
     log = out.note if verbose else None
     server = ocimodel.server(reference, listen=listen, read_only=read_only, log=log)
     if not server.loopback:
-        out.note("warning: anyone who reaches this address can read, push and delete")
+        can = "read" if read_only else "read, push and delete"
+        out.warn(f"anyone who reaches {server.host} can {can}")
     document = {"reference": reference, "host": server.host}
     out.result(document, [f"serving {reference} at {server.host}; stop with Ctrl-C"], server.host)
     sys.stdout.flush()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def tag(
     reference: ReferenceArgument,
-    name: Annotated[str, typer.Argument(help="The new tag.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new tag.")],
     force_tag: ForceTag = False,
     *,
     client: "ClientOptions",
