@@ -29,7 +29,7 @@ _HOMES = {
     "logout": "login",
     "doctor": "doctor",
     "init": "init",
-    "server": "serve",
+    "serve": "serve",
 }
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ocimodel.ops.login import login, logout
     from ocimodel.ops.pull import pull
     from ocimodel.ops.push import pack, push
-    from ocimodel.ops.serve import server
+    from ocimodel.ops.serve import serve
     from ocimodel.ops.tags import rm, tag
     from ocimodel.registry.transport import ClientOptions
 
@@ -59,7 +59,7 @@ __all__ = [
     "pull",
     "push",
     "rm",
-    "server",
+    "serve",
     "tag",
 ]
 

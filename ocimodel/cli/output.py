@@ -37,9 +37,14 @@ class Output:
     def observer(self) -> Observer:
         """Shows progress from now on. With --quiet only notices."""
         if self.quiet or sys.stderr is None:
-            return _notices
+            return self.notices
         self._progress = choose(sys.stderr, os.environ)
         return self._progress
+
+    @property
+    def notices(self) -> Observer:
+        """Shows what a person should know, such as a retry; for what has no progress."""
+        return _notices
 
     def __enter__(self) -> Self:
         return self

@@ -136,7 +136,7 @@ def cat(
         raise InputError(f"{reference} is an index of several artifacts")
     file = next((f for f in model_files(root) if f.path == path and f.codec == "raw"), None)
     if file is None:
-        raise NotFoundError(f"{reference} has no file {path!r}", hint=f"ocimodel ls {name}")
+        raise NotFoundError(f"{reference} has no file {path!r}", hint=f"ocimodel inspect {name}")
     buffer = thread_buffer()
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
         with Verified(store.open(file.layer), file.layer) as reader:

@@ -51,6 +51,7 @@ def copy(
     origin, goal = parse_reference(source), parse_reference(destination)
     if goal.digest:
         raise UsageError(f"{destination} names a digest", hint="copy to a repository or a tag")
+    _check_credentials(origin, goal, options)
     from_store = open_store(origin, options, observer=observer)
     root = find(from_store, origin)
     goal = replace(goal, tag=goal.tag or ("" if origin.digest else origin.tag))
@@ -75,6 +76,17 @@ def copy(
         bytes_copied=report.bytes_transferred,
         bytes_skipped=report.bytes_skipped,
     )
+
+
+def _check_credentials(origin: Reference, goal: Reference, options: ClientOptions) -> None:
+    """Credentials in the environment are for one registry, and must not go to another one."""
+    hosts = {r.host for r in (origin, goal) if isinstance(r, RegistryReference)}
+    environ = options.environ
+    if len(hosts) > 1 and environ.get("OCIMODEL_USERNAME") and not environ.get("OCIMODEL_REGISTRY"):
+        raise UsageError(
+            "OCIMODEL_USERNAME does not say for which of the two registries it is",
+            hint="set OCIMODEL_REGISTRY to its host, and ocimodel login to the other one",
+        )
 
 
 def _sibling(origin: Reference, goal: Reference) -> str:

@@ -50,15 +50,17 @@ def doctor(
     observer: Observer = ignore,
 ) -> Diagnosis:
     """Try each step that a pull (and with `write` a push) takes; never raises for what fails."""
-    name = parse_reference(reference)
+    # a bare host: what can be said of a registry without a repository
+    only_host = "/" not in reference and not reference.startswith("oci:")
+    name = parse_reference(f"{reference}/any/name" if only_host else reference)
     options = client_options(client)
     checks: list[Check] = []
     if isinstance(name, RegistryReference):
-        checks += _registry_checks(name, options, write, observer)
+        checks += _registry_checks(name, options, write, observer, only_host=only_host)
     else:
         checks.append(_try("layout", lambda: _layout(name.path)))
     checks += _local_checks(options)
-    return Diagnosis(str(name), tuple(checks))
+    return Diagnosis(reference if only_host else str(name), tuple(checks))
 
 
 def _try(name: str, step: Callable[[], str]) -> Check:
@@ -69,7 +71,12 @@ def _try(name: str, step: Callable[[], str]) -> Check:
 
 
 def _registry_checks(
-    name: RegistryReference, options: ClientOptions, write: bool, observer: Observer
+    name: RegistryReference,
+    options: ClientOptions,
+    write: bool,
+    observer: Observer,
+    *,
+    only_host: bool,
 ) -> Iterator[Check]:
     store = open_store(name, options, writable=write, observer=observer)
     assert isinstance(store, Repository)
@@ -78,6 +85,8 @@ def _registry_checks(
     if reached.exit_code:
         return
     yield _try("credentials", lambda: _credentials(name, options))
+    if only_host:
+        return
     found: list[Document] = []
     yield _try("artifact", lambda: _artifact(store, name, found))
     if found:
@@ -158,5 +167,16 @@ def _local_checks(options: ClientOptions) -> Iterator[Check]:
             f"{folder} is not writable: files are hashed each time",
             hint="set OCIMODEL_STATE_DIR to a folder that is",
         )
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    yield Check("temporary space", f"{free} bytes free in {tempfile.gettempdir()}")
+    yield _temporary_space()
+
+
+def _temporary_space() -> Check:
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:
+        return Check(
+            "temporary space",
+            "none: cat cannot hold files over 32 MB",
+            hint="mount an emptyDir at /tmp, or set TMPDIR",
+        )
+    return Check("temporary space", f"{shutil.disk_usage(folder).free} bytes free in {folder}")

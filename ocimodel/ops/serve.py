@@ -13,7 +13,7 @@ from ocimodel.store.layout import Layout
 DEFAULT_LISTEN = "127.0.0.1:5000"
 
 
-def server(
+def serve(
     reference: str,
     *,
     listen: str = DEFAULT_LISTEN,

@@ -212,7 +212,7 @@ def erase(path: Path, host: str, *, environ: Mapping[str, str] | None = None) ->
 
 def _locations(environ: Mapping[str, str], home: Path | None) -> tuple[list[Path], list[Path]]:
     """Return the files that the user named, and those implied by convention, in search order."""
-    home = home or Path(environ.get("HOME") or Path.home())
+    home = home or Path(environ.get("HOME") or "/nonexistent")
     named = [Path(environ[v]) for v in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG") if environ.get(v)]
     implied = [home / ".docker" / "config.json"]
     if runtime := environ.get("XDG_RUNTIME_DIR"):

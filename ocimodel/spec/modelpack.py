@@ -21,6 +21,8 @@ IMAGE_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 FILEPATH = "org.cncf.model.filepath"
 FILE_METADATA = "org.cncf.model.file.metadata+json"
 TITLE = "org.opencontainers.image.title"
+# oras marks the directories that it has packed
+ORAS_UNPACK = "io.deis.oras.content.unpack"
 # carries the artifact type where a registry refuses types that it does not know
 COMPAT_TYPE = "dev.ocimodel.artifact-type"
 # a JSON array of the directories in a tar layer that holds nothing else
@@ -30,6 +32,13 @@ _FILEPATHS = (FILEPATH, "org.cnai.model.filepath", TITLE)
 _METADATA = (FILE_METADATA, "org.cnai.model.file.metadata+json")
 
 EXECUTABLE, REGULAR = 0o755, 0o644
+_TARS = {
+    ".tar": "tar",
+    ".tar+gzip": "tar+gzip",
+    ".tar.gzip": "tar+gzip",
+    ".tar+zstd": "tar+zstd",
+    ".tar.zstd": "tar+zstd",
+}
 # ModelPack writers give typeflags as numbers or as tar's characters
 _DIRECTORY_FLAGS = (5, ord("5"))
 _SYMLINK_FLAGS = (2, ord("2"))
@@ -102,7 +111,7 @@ def read_layer(layer: Descriptor) -> ModelFile:
     can be had, or for metadata that is no JSON.
     """
     path = next((v for k in _FILEPATHS if (v := layer.annotations.get(k))), "")
-    kind, codec = _kind_and_codec(layer.media_type)
+    kind, codec = _kind_and_codec(layer, named=bool(path))
     if not path:
         if codec == "raw":
             raise InputError(
@@ -140,7 +149,8 @@ def _directories(layer: Descriptor) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _kind_and_codec(media_type: str) -> tuple[str, str]:
+def _kind_and_codec(layer: Descriptor, *, named: bool) -> tuple[str, str]:
+    media_type = layer.media_type
     for prefix in ("application/vnd.cncf.model.", "application/vnd.cnai.model."):
         if media_type.startswith(prefix):
             kind, mark, codec = media_type.removeprefix(prefix).partition(".v1.")
@@ -150,10 +160,12 @@ def _kind_and_codec(media_type: str) -> tuple[str, str]:
                     hint="it was written by a newer tool: upgrade ocimodel",
                 )
             return kind, codec
-    if media_type.endswith((".tar.gzip", ".tar+gzip")):
-        # oras pushes directories so; OCI image layers look alike
+    if layer.annotations.get(ORAS_UNPACK) == "true":
         return "", "tar+gzip"
-    return "", "raw"
+    # oras calls each plain file an image layer, so that a named one is a file as it is
+    if named and not media_type.startswith("application/vnd.kitops."):
+        return "", "raw"
+    return "", next((codec for end, codec in _TARS.items() if media_type.endswith(end)), "raw")
 
 
 def _metadata(layer: Descriptor) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import EXECUTABLE, ModelFile, read_layer
 from ocimodel.spec.paths import PARTIAL, PRIVATE_PREFIX, check_path, check_tree
-from ocimodel.store.archive import extract
+from ocimodel.store.archive import check_codec, extract
 from ocimodel.store.blobcache import BlobCache, file_has
 from ocimodel.store.files import make_folder, place
 from ocimodel.store.landing import FileLanding, target_error
@@ -109,6 +109,8 @@ class Checkout:
                 f"{document.digest} has no file that matches",
                 hint="ocimodel inspect shows the files of an artifact",
             )
+        for file in self.files:
+            check_codec(file.codec)
         if self._root.exists() and not self._root.is_dir():
             raise TargetError(f"{self._root} is not a directory")
         for file in self.files:

@@ -106,8 +106,9 @@ class _Walk:
         if entry.name in LEFT_OUT:
             self._tree.left_out.append(path)
             return False
-        if entry.is_symlink():
-            self._check_link(entry, path)
+        if entry.is_symlink() and not self._may_follow(entry, path):
+            self._tree.left_out.append(path)
+            return False
         if entry.is_dir():
             return self.directory(Path(entry.path), f"{path}/")
         if not self._wanted(path):
@@ -126,16 +127,22 @@ class _Walk:
         )
         return True
 
-    def _check_link(self, entry: os.DirEntry[str], path: str) -> None:
+    def _may_follow(self, entry: os.DirEntry[str], path: str) -> bool:
+        """Whether the link leads to where it may; InputError if not, unless it is excluded."""
         try:
             real = Path(entry.path).resolve(strict=True)
         except (OSError, RuntimeError):
+            real = None
+        if real and any(real.is_relative_to(root) for root in self._allowed):
+            return True
+        if not (self._wanted(path) and self._wanted(f"{path}/")):
+            return False
+        if real is None:
             raise InputError(
-                f"the link {path!r} leads nowhere ({str(Path(entry.path).readlink())!r})",
+                f"the link {path!r} leads nowhere ({Path(entry.path).readlink()})",
                 hint="remove it, or exclude it in ocimodel.yaml",
-            ) from None
-        if not any(real.is_relative_to(root) for root in self._allowed):
-            raise InputError(
-                f"the link {path!r} leads out of the model directory, to {real}",
-                hint="copy the file into the directory, or exclude the link in ocimodel.yaml",
             )
+        raise InputError(
+            f"the link {path!r} leads out of the model directory, to {real}",
+            hint="copy the file into the directory, or exclude the link in ocimodel.yaml",
+        )

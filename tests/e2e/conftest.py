@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import ocimodel
 from tests.servers.models import tiny_safetensors
 from tests.servers.registry import DockerRegistry
 from tests.trees import noise, write_tree
@@ -138,9 +139,9 @@ def repo(docker_registry: DockerRegistry, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def pushed(cli: Cli, model: Path, repo: str) -> str:
+def pushed(model: Path, repo: str) -> str:
     """`host/repo:v1`, the model in the registry."""
-    cli("push", model, f"{repo}:v1", "-q")
+    ocimodel.push(model, f"{repo}:v1")
     return f"{repo}:v1"
 
 

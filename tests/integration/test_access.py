@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from ocimodel.errors import AuthenticationError, NotFoundError, RegistryError
+from ocimodel.ops.browse import ls
 from ocimodel.ops.copy import copy
 from ocimodel.ops.doctor import doctor
 from ocimodel.ops.login import login, logout
 from ocimodel.ops.pull import pull
 from ocimodel.ops.push import push
+from ocimodel.ops.tags import rm, tag
 from tests.servers.certs import Certs
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.proxy import ForwardProxy
@@ -177,6 +179,18 @@ def test_an_identity_token(
     assert {request.method for request in token_server.requests} == {"POST"}
 
 
+def test_tags_go_with_tokens_too(
+    registry_token: DockerRegistry, model: Path, tmp_path: Path
+) -> None:
+    host = registry_token.host
+    options = with_login(tmp_path / "a.json", {host: ALICE})
+    pushed = push(model, f"{host}/team/model:v1", client=options)
+    tag(f"{host}/team/model:v1", "v2", client=options)
+    assert not rm(f"{host}/team/model:v1", client=options).deleted
+    assert [found.name for found in ls(f"{host}/team/model", client=options)] == ["v2"]
+    assert rm(pushed.pinned, client=options).deleted
+
+
 # TLS
 
 
@@ -251,7 +265,7 @@ def test_https_through_a_proxy(
     with ForwardProxy({"registry.test:443": backend}) as proxy:
         options = {"ca_file": certs.ca, "environ": environ(proxy, tmp_path)}
         round_trip(f"registry.test/{repo}:v1", model, tmp_path / "target", **options)
-        assert {seen for seen in proxy.seen} == {("CONNECT", "registry.test:443")}
+        assert set(proxy.seen) == {("CONNECT", "registry.test:443")}
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

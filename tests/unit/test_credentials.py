@@ -404,14 +404,16 @@ def test_the_helper_does_not_see_our_password(tmp_path: Path, helpers: Path) -> 
 
 def test_save_keeps_the_rest_and_closes_the_file(tmp_path: Path) -> None:
     before = {"HttpHeaders": {"a": "b"}, "auths": {"o.example": auth("o:p")}, "zeta": 1}
-    file = write(tmp_path / "c.json", before)
+    folder = tmp_path / "config"
+    folder.mkdir()
+    file = write(folder / "c.json", before)
     file.chmod(0o644)
     assert save(file, "https://R.example/", Credential("u", "p"), environ={}) == str(file)
     after = json.loads(file.read_text())
     assert after == {**before, "auths": {"o.example": auth("o:p"), "r.example": auth("u:p")}}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert finder(file).lookup("r.example", "m") == Credential("u", "p")
-    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+    assert [p.name for p in folder.iterdir()] == ["c.json"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import ocimodel
-from ocimodel.ops.serve import server
+from ocimodel.ops.serve import serve
 from tests.servers.models import tiny_safetensors
 from tests.unit.test_docs import commands, problem
 
@@ -100,7 +100,7 @@ def pinned(tmp_path: Path) -> Iterator[str]:
     model = tmp_path / "origin"
     tiny_safetensors(model / "model.safetensors", {"w": (64, 64)})
     (model / "config.json").write_text("{}")
-    with server(f"oci:{tmp_path}/registry", listen="127.0.0.1:0") as registry:
+    with serve(f"oci:{tmp_path}/registry", listen="127.0.0.1:0") as registry:
         yield ocimodel.push(model, f"{registry.host}/team/minilm:v1").pinned
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from ocimodel.store.copy import copy
 from ocimodel.store.layout import REF_NAME, Layout
-from tests.artifacts import artifact
+from ocimodel.store.memory import MemoryStore
+from tests.artifacts import put_model
 
 
 def test_what_other_tools_wrote_into_the_index_survives(tmp_path: Path) -> None:
-    source, root = artifact()
-    layout = Layout(tmp_path, create=True)
+    source = MemoryStore()
+    root = put_model(source, {"config.json": b"{}"})
+    layout = Layout(tmp_path / "layout", create=True)
     copy(source, layout, root, tag="v1")
-    path = tmp_path / "index.json"
+    path = tmp_path / "layout" / "index.json"
     index = json.loads(path.read_bytes())
     index["annotations"] = {"other.tool": "top"}
     index["manifests"][0]["platform"] = {"os": "linux", "architecture": "amd64"}

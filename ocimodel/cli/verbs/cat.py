@@ -24,9 +24,9 @@ def cat(
     import ocimodel
 
     if not out.as_json:
-        ocimodel.cat(reference, path, out.content(), client=client)
+        ocimodel.cat(reference, path, out.content(), client=client, observer=out.notices)
         return
     content = io.BytesIO()
-    size = ocimodel.cat(reference, path, content, client=client)
+    size = ocimodel.cat(reference, path, content, client=client, observer=out.notices)
     encoded = base64.b64encode(content.getvalue()).decode()
     out.result({"reference": reference, "path": path, "size": size, "base64": encoded}, ())

@@ -19,7 +19,7 @@ def doctor(
     """Try each step between here and a registry."""
     import ocimodel
 
-    diagnosis = ocimodel.doctor(reference, write=write, client=client)
+    diagnosis = ocimodel.doctor(reference, write=write, client=client, observer=out.notices)
     document = {
         "reference": diagnosis.reference,
         "checks": [

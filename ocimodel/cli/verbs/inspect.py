@@ -26,7 +26,7 @@ def inspect(
 
     if raw and out.as_json:
         raise UsageError("--raw and --json ask for two things", hint="--raw alone prints JSON too")
-    found = ocimodel.inspect(reference, client=client, observer=out.observer)
+    found = ocimodel.inspect(reference, client=client, observer=out.notices)
     if raw:
         out.content().write(found.raw)
         return

@@ -47,7 +47,9 @@ def login(
         username = _ask("User name: ", hidden=False)
     secret = sys.stdin.read().rstrip("\r\n") if password_stdin else password
     secret = secret or _ask("Password: ", hidden=True)
-    done = ocimodel.login(host, "" if identity_token else username, secret, client=client)
+    done = ocimodel.login(
+        host, "" if identity_token else username, secret, client=client, observer=out.notices
+    )
     document = {"host": done.host, "username": done.username, "stored": done.stored}
     out.result(document, [f"logged in to {done.host}; credentials are in {done.stored}"])
 

@@ -21,7 +21,7 @@ def ls(
     """List the tags of a repository or layout."""
     import ocimodel
 
-    tags = ocimodel.ls(repository, long=long, client=client)
+    tags = ocimodel.ls(repository, long=long, client=client, observer=out.notices)
     document = {
         "reference": repository,
         "tags": [

@@ -15,7 +15,7 @@ def rm(reference: ReferenceArgument, *, client: "ClientOptions", out: Output) ->
     import ocimodel
     from ocimodel.spec.reference import parse_reference
 
-    removed = ocimodel.rm(reference, client=client, observer=out.observer)
+    removed = ocimodel.rm(reference, client=client, observer=out.notices)
     pinned = str(parse_reference(removed.reference).at(removed.digest))
     document = {
         "reference": removed.reference,

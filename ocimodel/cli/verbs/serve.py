@@ -27,7 +27,7 @@ def serve(
     import ocimodel
 
     log = out.note if verbose else None
-    server = ocimodel.server(reference, listen=listen, read_only=read_only, log=log)
+    server = ocimodel.serve(reference, listen=listen, read_only=read_only, log=log)
     if not server.loopback:
         can = "read" if read_only else "read, push and delete"
         out.warn(f"anyone who reaches {server.host} can {can}")

@@ -20,7 +20,7 @@ def tag(
     """Give an artifact another tag in its repository."""
     import ocimodel
 
-    tagged = ocimodel.tag(reference, name, force_tag=force_tag, client=client)
+    tagged = ocimodel.tag(reference, name, force_tag=force_tag, client=client, observer=out.notices)
     document = {
         "reference": tagged.reference,
         "digest": tagged.digest,
