@@ -57,9 +57,7 @@ class Output:
     ) -> None:
         self.end_progress()
         if error is None:
-            with _printing():
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+            flush()
 
     def end_progress(self) -> None:
         if self._progress:
@@ -109,9 +107,9 @@ class Output:
             error = {"kind": kind, "message": message or kind, "hint": hint}
             document = {"schema": "ocimodel.error/v1", "verb": self.verb, "error": error}
             # the exit code tells it as well, should nobody be there to read this
-            with contextlib.suppress(ReaderLeft, TargetError), _printing():
+            with contextlib.suppress(ReaderLeft, TargetError):
                 self._print_json({**document, "exitCode": exit_code})
-                sys.stdout.flush()
+                flush()
 
     def _print_json(self, document: Mapping[str, Any]) -> None:
         # ASCII: valid in every locale, and no name in it can play with the terminal
@@ -136,6 +134,12 @@ def print_line(text: str) -> None:
         line = shown(text).encode(encoding, "backslashreplace").decode(encoding)
         with _printing():
             sys.stdout.write(line + "\n")
+
+
+def flush() -> None:
+    if sys.stdout is not None:
+        with _printing():
+            sys.stdout.flush()
 
 
 def complain(text: str) -> None:

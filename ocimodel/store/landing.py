@@ -96,22 +96,31 @@ class FileLanding:
         self._hash = Frontier(self._fd, self._what, [])
 
     def transfer(self, start: int, length: int, advance: Advance) -> None:
-        with self._reader(start, length) as reader:
-            position, noted, end = start, start, start + length
-            buffer = thread_buffer()
-            while position < end:
-                n = reader.readinto(buffer[: end - position])
-                if n == 0:
-                    raise IntegrityError(
-                        f"{self._what.digest} ended at byte {position} of {self._what.size}"
-                    )
-                _write(self._fd, buffer[:n], position, self._path)
-                self._hash.written(position, buffer[:n])
-                position += n
-                if position - noted >= JOURNAL_BYTES or position == end:
-                    self._note(noted, position - noted)
-                    noted = position
-                advance(n)
+        position, end = start, start + length
+        while position < end:
+            # the first reader was opened before it was known how much would be asked of it
+            with self._reader(position, end - position) as reader:
+                position = self._receive(
+                    reader, position, min(end, reader.start + reader.length), advance
+                )
+
+    def _receive(self, reader: Reader, start: int, end: int, advance: Advance) -> int:
+        position = noted = start
+        buffer = thread_buffer()
+        while position < end:
+            n = reader.readinto(buffer[: end - position])
+            if n == 0:
+                raise IntegrityError(
+                    f"{self._what.digest} ended at byte {position} of {self._what.size}"
+                )
+            _write(self._fd, buffer[:n], position, self._path)
+            self._hash.written(position, buffer[:n])
+            position += n
+            if position - noted >= JOURNAL_BYTES or position == end:
+                self._note(noted, position - noted)
+                noted = position
+            advance(n)
+        return position
 
     def _reader(self, start: int, length: int) -> Reader:
         first = self._first

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import ocimodel
 from tests.e2e.conftest import Cli
 from tests.servers import faults
 from tests.servers.fault_proxy import FaultProxy
@@ -146,7 +147,6 @@ def test_10_settings_of_the_directory(error: Fails, cli: Cli, model: Path) -> No
     # what does not need them does not read them
     assert "Usage: ocimodel push" in cli("push", "--help").out
     cli("init", "--force")
-    cli("ls", "oci:x", code=3)
 
 
 def test_10_standard_output_is_full(cli: Cli, pushed: str) -> None:
@@ -166,7 +166,6 @@ def test_settings_flag_over_environment_over_files(cli: Cli, isolated_environmen
     user = isolated_environment / ".xdg_config_home" / "ocimodel" / "config.yaml"
     user.parent.mkdir(parents=True)
     user.write_text("retries: 1\n")
-    assert tries() == 1
     (cli.cwd / "ocimodel.yaml").write_text("settings: {retries: 0}\n")
     assert tries() == 0
     assert tries(OCIMODEL_RETRIES="1") == 1
@@ -174,7 +173,7 @@ def test_settings_flag_over_environment_over_files(cli: Cli, isolated_environmen
 
 
 def test_names_with_control_characters_never_reach_the_terminal(cli: Cli, model: Path) -> None:
-    cli("pack", model, "oci:layout:v1", "-q")
+    ocimodel.pack(model, f"oci:{cli.cwd}/layout:v1")
     red = "\x1b[31mred\u202e"
     layout = cli.cwd / "layout"
     index = json.loads((layout / "index.json").read_text())
@@ -184,7 +183,6 @@ def test_names_with_control_characters_never_reach_the_terminal(cli: Cli, model:
     runs = [
         cli("cat", "oci:layout", red, code=3),
         cli("inspect", red, code=2),
-        cli(red, code=2),
         cli("ls", "oci:layout", "-l"),
         cli("ls", "oci:layout", "--json"),
         cli("pack", model, "oci:layout:v2", code=10),

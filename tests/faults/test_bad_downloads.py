@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +16,7 @@ from ocimodel.store.memory import MemoryStore
 from tests.artifacts import put_blob, put_layers
 from tests.faults.conftest import Bench
 from tests.servers.canary import Canary
+from tests.servers.fault_proxy import FaultProxy
 from tests.servers.faults import (
     ChangeStatus,
     Drop,
@@ -190,27 +192,30 @@ def test_a_redirect_to_storage_gets_no_credential(bench: Bench, canary: Canary) 
     assert len(canary.requests) == 3
 
 
-def test_a_presigned_url_is_kept_and_renewed(bench: Bench, canary: Canary) -> None:
-    """Asked for once per blob; when it has run out (403), asked for once more."""
-    serve_blobs(bench, canary)
-    bench.proxy.add(Presigned(canary.url), method="GET", path="/blobs/", times=None)
+@pytest.mark.parametrize("code", [400, 401, 403, 404])
+def test_a_presigned_url_is_kept_and_renewed(
+    bench: Bench, fault_proxy: Callable[..., FaultProxy], code: int
+) -> None:
+    """Asked for once per blob; when it has run out, asked for once more."""
+    storage = fault_proxy(bench.registry)
+    signed = Redirect(lambda path: f"{storage.url}{path}?X-Signature={bench.proxy.count('GET')}")
+    bench.proxy.add(signed, method="GET", path="/blobs/", times=None)
     what = bench.layer("b.bin")
+    content = (bench.model / "b.bin").read_bytes()
     store = repository(bench.reference)
-    for start in (0, 100, 200):
+
+    def read(start: int) -> bytes:
         with store.open(what, start, 50) as reader:
             buffer = memoryview(bytearray(50))
-            assert reader.readinto(buffer) == 50
-            assert bytes(buffer) == (bench.model / "b.bin").read_bytes()[start : start + 50]
+            return bytes(buffer[: reader.readinto(buffer)])
+
+    for start in (0, 100, 200):
+        assert read(start) == content[start : start + 50]
     assert bench.proxy.count("GET", "/blobs/") == 1
-    # the storage refuses from now on; the registry names another place
-    other = f"/renewed/{what.digest}"
-    canary.serve(other, (bench.model / "b.bin").read_bytes())
-    canary.serve(f"/{what.digest}", b"")
-    bench.proxy.clear()
-    bench.proxy.add(Redirect(canary.url + other), method="GET", path="/blobs/", times=None)
-    with store.open(what, 300, 50) as reader:
-        assert reader.readinto(memoryview(bytearray(50))) == 50
-    assert bench.proxy.count("GET", "/blobs/") == 1
+    storage.add(Status(code), method="GET", path="X-Signature=1")
+    assert read(300) == content[300:350]
+    assert bench.proxy.count("GET", "/blobs/") == 2
+    assert storage.count("GET", "X-Signature=2") == 1
 
 
 def test_wrong_bytes_behind_a_redirect(bench: Bench, canary: Canary) -> None:

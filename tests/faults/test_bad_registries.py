@@ -48,8 +48,7 @@ def test_retry_after_that_makes_no_sense(bench: Bench, value: str) -> None:
     assert 0 <= waits.asked[0] < 60
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_huge_retry_after_is_left_to_a_person(bench: Bench, method: str) -> None:
+def test_a_huge_retry_after_is_left_to_a_person(bench: Bench) -> None:
     waits = Waits()
     bench.proxy.add(Status(429, {"Retry-After": "86400"}), method="GET", path="/manifests/")
     error = bench.refused(RegistryError, patient(sleep=waits))

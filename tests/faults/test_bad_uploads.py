@@ -79,6 +79,15 @@ def test_lasting_trouble_is_a_registry_error(empty: Bench, code: int, method: st
     assert error.hint
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_huge_retry_after_is_left_to_a_person(empty: Bench, method: str) -> None:
+    waits = Waits()
+    empty.proxy.add(Status(429, {"Retry-After": "86400"}), method=method, path=UPLOADS, times=None)
+    error = refused(empty, RegistryError, patient(sleep=waits))
+    assert waits.asked == []
+    assert "86400" in str(error)
+
+
 def test_attempts_do_not_multiply(empty: Bench) -> None:
     empty.proxy.add(Status(503), method="POST", path=UPLOADS, times=None)
     with pytest.raises(RegistryError):

@@ -1,10 +1,9 @@
 import signal
-import sys
 from typing import Annotated
 
 import typer
 
-from ocimodel.cli.output import Output
+from ocimodel.cli.output import Output, flush
 
 
 def serve(
@@ -28,13 +27,14 @@ def serve(
 
     log = out.note if verbose else None
     server = ocimodel.serve(reference, listen=listen, read_only=read_only, log=log)
+    # before anyone hears of it, so that whoever does may end it
+    signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
     if not server.loopback:
         can = "read" if read_only else "read, push and delete"
         out.warn(f"anyone who reaches {server.host} can {can}")
     document = {"reference": reference, "host": server.host}
     out.result(document, [f"serving {reference} at {server.host}; stop with Ctrl-C"], server.host)
-    sys.stdout.flush()
-    signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
+    flush()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
