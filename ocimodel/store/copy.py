@@ -32,9 +32,9 @@ MAX_DEPTH = 4
 SLOW_BYTES_PER_S = 80 << 20
 LOOK_EVERY_S = 0.1
 # what one request fetches while nobody shares the work
-LONG_PART_BYTES = 64 << 20
-# as many streams as cores are busy with each other's bytes
-_N_FAST = os.cpu_count() or 1
+LONG_PART_BYTES = 256 << 20
+# a fast stream keeps two cores busy: one receives, one hashes
+_N_FAST = max(1, (os.cpu_count() or 1) // 2)
 
 
 class StoppedError(OcimodelError):

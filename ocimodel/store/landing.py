@@ -12,19 +12,46 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
+from threading import Event
 
 from ocimodel.errors import IntegrityError, TargetError
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.store.frontier import Frontier
 from ocimodel.store.protocol import Advance, Reader, Source
-from ocimodel.store.streams import check_digest, thread_buffer
+from ocimodel.store.streams import BUFFER_BYTES, check_digest, thread_buffer, thread_buffers
 
 # stretches between two lines of the journal: what a kill can cost, per stream
 JOURNAL_BYTES = 16 << 20
 # big enough that a request's latency vanishes, small enough that streams finish together
 PART_BYTES = 16 << 20
+
+
+class _Receiving:
+    """How many streams this process receives right now."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Callable[[], int]:
+        with self._lock:
+            self._n += 1
+        return lambda: self._n
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n -= 1
+
+
+_receiving = _Receiving()
+_N_CORES = os.cpu_count() or 1
+# of a stream whose hashing happens beside it: receiving comes in bursts, hashing does not
+_N_BUFFERS = 4
 
 
 class FileLanding:
@@ -91,35 +118,69 @@ class FileLanding:
             raise target_error(error, self._path) from error
 
     def _forget(self) -> None:
+        self._hash.stop()
         self.resumed = False
         self._journal.unlink(missing_ok=True)
         self._hash = Frontier(self._fd, self._what, [])
 
     def transfer(self, start: int, length: int, advance: Advance) -> None:
         position, end = start, start + length
-        while position < end:
-            # the first reader was opened before it was known how much would be asked of it
-            with self._reader(position, end - position) as reader:
-                position = self._receive(
-                    reader, position, min(end, reader.start + reader.length), advance
-                )
+        with _receiving as n_streams:
+            while position < end:
+                # the first reader was opened before it was known how much would be asked of it
+                with self._reader(position, end - position) as reader:
+                    stop = min(end, reader.start + reader.length)
+                    if n_streams() < _N_CORES and stop - position > _N_BUFFERS * BUFFER_BYTES:
+                        self._receive_beside(reader, position, stop, advance)
+                    else:
+                        self._receive(reader, position, stop, advance)
+                    position = stop
 
-    def _receive(self, reader: Reader, start: int, end: int, advance: Advance) -> int:
+    def _receive(self, reader: Reader, start: int, end: int, advance: Advance) -> None:
+        """Receive, write and hash in this thread: the cheapest way, while all cores are busy."""
         position = noted = start
         buffer = thread_buffer()
         while position < end:
-            n = reader.readinto(buffer[: end - position])
-            if n == 0:
-                raise IntegrityError(
-                    f"{self._what.digest} ended at byte {position} of {self._what.size}"
-                )
-            _write(self._fd, buffer[:n], position, self._path)
+            n = self._fill(reader, buffer[: end - position], position)
             self._hash.written(position, buffer[:n])
             position += n
-            if position - noted >= JOURNAL_BYTES or position == end:
-                self._note(noted, position - noted)
-                noted = position
+            noted = self._noted(noted, position, end)
             advance(n)
+
+    def _receive_beside(self, reader: Reader, start: int, end: int, advance: Advance) -> None:
+        """Fill one buffer while another thread hashes the others."""
+        position = noted = start
+        hashed: deque[Event] = deque()
+        try:
+            for buffer in cycle(thread_buffers(_N_BUFFERS)):
+                if position == end:
+                    return
+                if len(hashed) == _N_BUFFERS:
+                    hashed.popleft().wait()
+                n = self._fill(reader, buffer[: end - position], position)
+                hashed.append(self._hash.written_beside(position, buffer[:n]))
+                position += n
+                noted = self._noted(noted, position, end)
+                advance(n)
+        finally:
+            # the buffers are this thread's, and its next task may write to them
+            for event in hashed:
+                event.wait()
+
+    def _fill(self, reader: Reader, buffer: memoryview, position: int) -> int:
+        n = reader.readinto(buffer)
+        if n == 0:
+            raise IntegrityError(
+                f"{self._what.digest} ended at byte {position} of {self._what.size}"
+            )
+        _write(self._fd, buffer[:n], position, self._path)
+        return n
+
+    def _noted(self, noted: int, position: int, end: int) -> int:
+        """Up to where the journal goes; a line is added for every JOURNAL_BYTES or so."""
+        if position - noted < JOURNAL_BYTES and position != end:
+            return noted
+        self._note(noted, position - noted)
         return position
 
     def _reader(self, start: int, length: int) -> Reader:
@@ -162,6 +223,9 @@ class FileLanding:
         self.close()
 
     def close(self) -> None:
+        frontier = getattr(self, "_hash", None)
+        if frontier is not None:
+            frontier.stop()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

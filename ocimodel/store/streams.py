@@ -18,12 +18,17 @@ BUFFER_BYTES = 1 << 20
 _local = threading.local()
 
 
+def thread_buffers(n: int) -> list[memoryview]:
+    """`n` buffers of BUFFER_BYTES that are this thread's; whoever called last owns them."""
+    buffers: list[memoryview] = _local.__dict__.setdefault("buffers", [])
+    while len(buffers) < n:
+        buffers.append(memoryview(bytearray(BUFFER_BYTES)))
+    return buffers[:n]
+
+
 def thread_buffer() -> memoryview:
-    """This thread's buffer of BUFFER_BYTES; whoever called last owns it."""
-    buffer: memoryview | None = getattr(_local, "buffer", None)
-    if buffer is None:
-        buffer = _local.buffer = memoryview(bytearray(BUFFER_BYTES))
-    return buffer
+    """The first of this thread's buffers."""
+    return thread_buffers(1)[0]
 
 
 class Stream:
