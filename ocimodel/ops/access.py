@@ -91,22 +91,27 @@ def find(source: Source, reference: Reference) -> Document:
     return source.manifest(wanted or DEFAULT_TAG)
 
 
-def guard_tag(target: Store, name: str, digest: str, *, force: bool) -> Descriptor | None:
-    """What the tag points to now; ConflictError if that is other content and may not be replaced.
+def tagged(target: Store, name: str) -> Descriptor | None:
+    """What a tag points to now."""
+    try:
+        return target.resolve(name)
+    except NotFoundError:
+        return None
+
+
+def guard_tag(
+    target: Store, name: str, current: Descriptor | None, digest: str, *, force: bool
+) -> None:
+    """ConflictError if the tag points to other content and may not be moved.
 
     Tags are immutable unless someone says otherwise: a deployment that names a tag must not change
     under its feet.
     """
-    try:
-        current = target.resolve(name)
-    except NotFoundError:
-        return None
-    if current.digest != digest and not force:
+    if current and current.digest != digest and not force:
         raise ConflictError(
             f"{target.name}:{name} is {current.digest} already, not {digest}",
             hint="choose another tag, or move this one with --force-tag",
         )
-    return current
 
 
 def parse_local(text: str) -> Path | None:

@@ -117,6 +117,17 @@ def _tag(store: Store, name: str) -> Tag:
     return Tag(name, document.digest, sum(blob.size for blob in document.blobs()))
 
 
+@dataclass(frozen=True, slots=True)
+class CatResult:
+    """`digest`: the artifact's. `size`: the file's, in bytes."""
+
+    reference: str
+    pinned: str
+    digest: str
+    path: str
+    size: int
+
+
 def cat(
     reference: str,
     path: str,
@@ -124,8 +135,8 @@ def cat(
     *,
     client: ClientOptions | None = None,
     observer: Observer = ignore,
-) -> int:
-    """Write one file of an artifact to `out`, once all of it is verified; the number of bytes.
+) -> CatResult:
+    """Write one file of an artifact to `out`, once all of it is verified.
 
     Raises NotFoundError when the artifact has no such file.
     """
@@ -145,4 +156,4 @@ def cat(
         spool.seek(0)
         while block := spool.read(len(buffer)):
             out.write(block)
-    return file.size
+    return CatResult(str(name), str(name.at(root.digest)), root.digest, path, file.size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ocimodel.errors import NotFoundError, UsageError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import client_options, find, guard_tag, open_store
+from ocimodel.ops.access import client_options, find, guard_tag, open_store, tagged
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.manifest import Document
 from ocimodel.spec.reference import Reference, RegistryReference, parse_reference
@@ -59,14 +59,14 @@ def copy(
         goal, options, writable=True, observer=observer, also_pull_from=_sibling(origin, goal)
     )
     if goal.tag:
-        guard_tag(target, goal.tag, root.digest, force=force_tag)
+        guard_tag(target, goal.tag, tagged(target, goal.tag), root.digest, force=force_tag)
     report = copy_between(
         from_store, target, root, referrers=referrers, concurrency=concurrency, observer=observer
     )
     if referrers:
         _copy_digest_tags(from_store, target, root, report, concurrency, observer)
     if goal.tag:
-        guard_tag(target, goal.tag, root.digest, force=force_tag)
+        guard_tag(target, goal.tag, tagged(target, goal.tag), root.digest, force=force_tag)
         target.tag(goal.tag, root.descriptor)
     return CopyResult(
         reference=str(goal),

@@ -67,7 +67,8 @@ def _try(name: str, step: Callable[[], str]) -> Check:
     try:
         return Check(name, step())
     except OcimodelError as error:
-        return Check(name, str(error), error.exit_code, error.hint)
+        hint = "" if "ocimodel doctor" in error.hint else error.hint
+        return Check(name, str(error), error.exit_code, hint)
 
 
 def _registry_checks(

@@ -33,6 +33,9 @@ _HEAD_BYTES = 4096
 _HASH_THREADS = 4
 
 
+Found = Callable[[Descriptor, Path], None]
+
+
 @dataclass(slots=True)
 class Packed:
     """An artifact made of a directory. `left_out`: paths that do not belong to it."""
@@ -55,12 +58,14 @@ def pack_view(
     compatible: bool = False,
     rehash: bool = False,
     observer: Observer = ignore,
+    found: Found = lambda layer, path: None,
 ) -> Packed:
     """Read `directory` and its ocimodel.yaml into a manifest; no bytes are copied anywhere.
 
     Equal bytes and equal declarations give an equal digest: neither times, owners, umask, order
-    nor place come in. Raises InputError for what cannot be packed, NotFoundError for a missing
-    directory.
+    nor place come in. `found` is told of each file as soon as its digest is known, from several
+    threads; what it raises ends the packing. Raises InputError for what cannot be packed,
+    NotFoundError for a missing directory.
     """
     modelfile = load_modelfile(directory)
     tree = scan(directory, _wanted(modelfile))
@@ -68,7 +73,7 @@ def pack_view(
         raise InputError(
             f"{directory} has no files to pack", hint=f"check include and exclude in {FILENAME}"
         )
-    files = _Reading(tree, modelfile, memo, observer, rehash=rehash).run()
+    files = _Reading(tree, modelfile, memo, observer, found, rehash=rehash).run()
     described = describe([f.facts for f in files if f.facts], _hf_config(tree))
     layers = [f.layer() for f in files]
     documents: dict[str, bytes] = {}
@@ -124,8 +129,15 @@ def load_yaml(path: Path) -> object:
         raise InputError(f"{path} is over the limit of {MAX_MODELFILE_BYTES} bytes")
     try:
         return yaml.safe_load(raw)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(
+            f"{path}, line {line}: {error.problem or 'not valid YAML'}",
+            hint="quote what is no plain word or number, and indent with spaces",
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not valid YAML: {reason}") from error
 
 
 def _wanted(modelfile: Modelfile) -> Callable[[str], bool]:
@@ -157,9 +169,11 @@ class _Reading:
         modelfile: Modelfile,
         memo: Memo,
         observer: Observer,
+        found: Found,
         *,
         rehash: bool,
     ) -> None:
+        self._found = found
         self._files = [_ReadFile(f) for f in tree.files]
         self._overrides = [(compile_globs([p]), Kind(k)) for p, k in modelfile.kinds]
         self._memo = memo
@@ -186,6 +200,7 @@ class _Reading:
             if read.kind is Kind.WEIGHT:
                 read.facts = _facts(fd, read.file)
             read.digest = self._digest(fd, read.file)
+            self._found(read.layer(), path)
         finally:
             os.close(fd)
 
@@ -214,10 +229,7 @@ class _Reading:
 
 
 def _facts(fd: int, file: TreeFile) -> WeightFacts | None:
-    try:
-        return read_facts(lambda offset, length: os.pread(fd, length, offset), file.size, file.path)
-    except InputError as error:
-        raise InputError(f"{file.path}: {error}", hint=error.hint) from error
+    return read_facts(lambda offset, length: os.pread(fd, length, offset), file.size, file.path)
 
 
 def _hf_config(tree: Tree) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocimodel.errors import UsageError
+from ocimodel.errors import NotFoundError, UsageError
 from ocimodel.events import Observer, Outcome, ignore
 from ocimodel.ops.access import (
     client_options,
@@ -14,10 +14,13 @@ from ocimodel.ops.access import (
     open_memo,
     open_store,
     parse_local,
+    tagged,
 )
+from ocimodel.ops.ahead import Ahead
 from ocimodel.ops.packing import pack_view
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.manifest import Document, Manifest
+from ocimodel.spec.modelpack import file_layers
 from ocimodel.spec.reference import (
     DEFAULT_TAG,
     LayoutReference,
@@ -26,6 +29,7 @@ from ocimodel.spec.reference import (
     parse_reference,
 )
 from ocimodel.store.copy import DEFAULT_CONCURRENCY, Report, copy
+from ocimodel.store.memory import MemoryStore
 from ocimodel.store.protocol import Source, Store
 
 
@@ -103,26 +107,37 @@ def push(
     """
     destination = _destination(reference)
     options = client_options(client)
-    origin, root, left_out = _origin(
-        source, options, rehash=rehash, compatible=compatible, observer=observer
-    )
-    target = open_store(destination, options, writable=not dry_run, observer=observer)
-    tag = destination.tag
-    current = guard_tag(target, tag, root.digest, force=force_tag)
+    directory = source if isinstance(source, Path) else parse_local(source)
+    target = _target(destination, options, observer, dry_run)
+    current = tagged(target, destination.tag)
+    ahead = None
+    if directory is not None:
+        # into a new tag whatever the directory holds will go: no need to know it all first
+        if not dry_run and (current is None or force_tag):
+            ahead = Ahead(directory, target, concurrency, observer)
+        origin, root, left_out = _packed(
+            directory, options, ahead, rehash=rehash, compatible=compatible, observer=observer
+        )
+    else:
+        origin, root = _stored(str(source), options, observer)
+        left_out = []
+    sent = ahead.finish() if ahead else None
+    guard_tag(target, destination.tag, current, root.digest, force=force_tag)
     if dry_run:
         report = _predict(target, root)
     elif current and current.digest == root.digest:
         # a tag on this very manifest: its store has checked that all of it is there
-        report = _all_there(root)
+        report = sent or _all_there(root)
     else:
-        report = copy(origin, target, root, concurrency=concurrency, observer=observer)
-        guard_tag(target, tag, root.digest, force=force_tag)
-        target.tag(tag, root.descriptor)
+        report = copy(origin, target, root, concurrency=concurrency, observer=observer, report=sent)
+        latest = tagged(target, destination.tag)
+        guard_tag(target, destination.tag, latest, root.digest, force=force_tag)
+        target.tag(destination.tag, root.descriptor)
     return PushResult(
         reference=str(destination),
         pinned=str(destination.at(root.digest)),
         digest=root.digest,
-        n_files=len(root.layers) if isinstance(root, Manifest) else 0,
+        n_files=len(file_layers(root)) if isinstance(root, Manifest) else 0,
         size=sum(blob.size for blob in root.blobs()),
         bytes_pushed=report.bytes_transferred,
         bytes_skipped=report.bytes_skipped,
@@ -143,16 +158,16 @@ def _destination(text: str) -> Reference:
     return RegistryReference(reference.registry, reference.repository, tag)
 
 
-def _origin(
-    source: Path | str,
+def _packed(
+    directory: Path,
     options: ClientOptions,
+    ahead: Ahead | None,
     *,
     rehash: bool,
     compatible: bool,
     observer: Observer,
 ) -> tuple[Source, Document, list[str]]:
-    directory = source if isinstance(source, Path) else parse_local(source)
-    if directory is not None:
+    try:
         packed = pack_view(
             directory,
             memo=open_memo(options),
@@ -160,15 +175,40 @@ def _origin(
             compatible=compatible,
             rehash=rehash,
             observer=observer,
+            found=ahead.found if ahead else lambda layer, path: None,
         )
-        return packed.view, packed.root, packed.left_out
-    reference = parse_reference(str(source))
-    if not isinstance(reference, LayoutReference):
-        raise UsageError(
-            f"{source} is no directory", hint=f"from registry to registry: ocimodel copy {source} …"
-        )
+    except Exception as error:
+        if ahead:
+            ahead.abort(error)
+        raise
+    return packed.view, packed.root, packed.left_out
+
+
+def _stored(text: str, options: ClientOptions, observer: Observer) -> tuple[Source, Document]:
+    reference = _layout_reference(text)
     store = open_store(reference, options, observer=observer)
-    return store, find(store, reference), []
+    return store, find(store, reference)
+
+
+def _layout_reference(text: str) -> LayoutReference:
+    if text.startswith("oci:"):
+        reference = parse_reference(text)
+        assert isinstance(reference, LayoutReference)
+        return reference
+    try:
+        parse_reference(text)
+    except UsageError:
+        raise NotFoundError(f"there is no directory {text}") from None
+    raise UsageError(
+        f"{text} is no directory", hint=f"from registry to registry: ocimodel copy {text} …"
+    )
+
+
+def _target(destination: Reference, options: ClientOptions, observer: Observer, dry: bool) -> Store:
+    if dry and isinstance(destination, LayoutReference) and not Path(destination.path).exists():
+        # it would be made; until then it is empty
+        return MemoryStore(destination.name)
+    return open_store(destination, options, writable=not dry, observer=observer)
 
 
 def _predict(target: Store, root: Document) -> Report:

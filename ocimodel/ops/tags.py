@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import client_options, find, guard_tag, open_store, parse_full
+from ocimodel.ops.access import client_options, find, guard_tag, open_store, parse_full, tagged
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.reference import check_tag, parse_reference
 from ocimodel.store.layout import REF_NAME, Layout
@@ -37,7 +37,8 @@ def tag(
     check_tag(name)
     store = open_store(origin, client_options(client), writable=True, observer=observer)
     root = find(store, origin)
-    current = guard_tag(store, name, root.digest, force=force_tag)
+    current = tagged(store, name)
+    guard_tag(store, name, current, root.digest, force=force_tag)
     if current is None or current.digest != root.digest:
         store.tag(name, root.descriptor)
     return TagResult(

@@ -104,6 +104,11 @@ def directories_layer(paths: Sequence[str], digest: str, size: int) -> Descripto
     return Descriptor(layer_type("doc", "tar"), digest, size, annotations)
 
 
+def file_layers(manifest: Manifest) -> list[Descriptor]:
+    """The layers that hold files, which is all but the one of empty directories."""
+    return [layer for layer in manifest.layers if DIRECTORIES not in layer.annotations]
+
+
 def read_layer(layer: Descriptor) -> ModelFile:
     """Any layer as a file: ours, other ModelPack tools', and plain `oras push` artifacts.
 

@@ -32,7 +32,9 @@ def _problem(path: str) -> str:
         return "is absolute"
     if "\\" in path:
         return "has a backslash, a separator on some systems"
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in path):
+    if any(unicodedata.category(c) == "Cs" for c in path):
+        return "has bytes that are not UTF-8"
+    if any(unicodedata.category(c) == "Cc" for c in path):
         return "has a control character"
     if len(path.encode()) > MAX_PATH_BYTES:
         return f"is longer than {MAX_PATH_BYTES} bytes"

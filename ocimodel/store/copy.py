@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,7 +19,13 @@ from ocimodel.events import BlobAdvanced, BlobFinished, BlobStarted, Observer, O
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import short
 from ocimodel.spec.manifest import Document, Index
-from ocimodel.spec.modelpack import FILEPATH, TITLE
+from ocimodel.spec.modelpack import (
+    CONFIG_TYPE,
+    DIRECTORIES,
+    FILEPATH,
+    IMAGE_CONFIG_TYPE,
+    TITLE,
+)
 from ocimodel.store.protocol import Ingest, Source, Target
 from ocimodel.store.workers import Workers
 
@@ -43,11 +49,12 @@ class StoppedError(OcimodelError):
 
 @dataclass(slots=True)
 class Report:
-    """What a copy did. Bytes count blobs, not manifests."""
+    """What a copy did. Bytes count blobs, not manifests. `blobs`: digests that are there now."""
 
     n_bytes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     n_blobs: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     manifests: list[str] = field(default_factory=list)
+    blobs: set[str] = field(default_factory=set)
 
     @property
     def bytes_transferred(self) -> int:
@@ -67,18 +74,36 @@ def copy(
     referrers: bool = False,
     concurrency: int = DEFAULT_CONCURRENCY,
     observer: Observer = ignore,
+    report: Report | None = None,
 ) -> Report:
     """Copy the manifest `root`, all that it points to and, if asked, all that refers to it.
 
-    `concurrency`: streams at a time. Raises what source and target raise; the first error ends
-    the copy.
+    `concurrency`: streams at a time. `report`: of what was sent ahead, and need not be looked for.
+    Raises what source and target raise; the first error ends the copy.
     """
-    report = Report()
+    report = report or Report()
     _copy_tree(source, target, root, concurrency, observer, report, MAX_DEPTH)
     if referrers:
         _copy_referrers(source, target, root.digest, concurrency, observer, report, MAX_DEPTH)
     if tag:
         target.tag(tag, root.descriptor)
+    return report
+
+
+def send_ahead(
+    source: Source,
+    target: Target,
+    blobs: Iterable[Descriptor],
+    *,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    observer: Observer = ignore,
+) -> Report:
+    """Transfer blobs before the manifest that needs them is known; `copy` does the rest.
+
+    `blobs` may wait until there is another one. What it raises ends the transfer.
+    """
+    report = Report()
+    _Transfer(source, target, concurrency, observer, report).run(blobs)
     return report
 
 
@@ -99,7 +124,7 @@ def _copy_tree(
         for child in root.manifests:
             document = source.manifest(child.digest)
             _copy_tree(source, target, document, concurrency, observer, report, depth - 1)
-    blobs = target.plan(root)
+    blobs = [blob for blob in target.plan(root) if blob.digest not in report.blobs]
     if blobs:
         _Transfer(source, target, concurrency, observer, report).run(blobs)
     target.put_manifest(root)
@@ -143,7 +168,7 @@ class _Transfer:
         self._open: set[Ingest] = set()
         self._n_streams = 0
 
-    def run(self, blobs: Sequence[Descriptor]) -> None:
+    def run(self, blobs: Iterable[Descriptor]) -> None:
         self._workers = Workers((partial(self._blob, blob) for blob in blobs), self._concurrency)
         try:
             self._workers.run()
@@ -222,6 +247,7 @@ class _Transfer:
     def _finished(self, what: Descriptor, outcome: Outcome, n_moved: int) -> None:
         rest = Outcome.REUSED if outcome is Outcome.TRANSFERRED else outcome
         with self._lock:
+            self._report.blobs.add(what.digest)
             self._report.n_blobs[outcome] += 1
             self._report.n_bytes[Outcome.TRANSFERRED] += n_moved
             self._report.n_bytes[rest] += max(0, what.size - n_moved)
@@ -274,5 +300,9 @@ class _Flow:
 
 
 def name_of(what: Descriptor) -> str:
-    """What to call a blob in front of people: its file, or its digest."""
+    """What to call a blob in front of people: its file, its role, or its digest."""
+    if DIRECTORIES in what.annotations:
+        return "empty directories"
+    if what.media_type in (CONFIG_TYPE, IMAGE_CONFIG_TYPE):
+        return "configuration"
     return what.annotations.get(FILEPATH) or what.annotations.get(TITLE) or short(what.digest)

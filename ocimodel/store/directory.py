@@ -12,34 +12,27 @@ from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.store.streams import BytesReader, FileReader, Stream
 
 
-class DirectoryView:
-    """A `Source` of one manifest whose layers are files.
+class DirectoryFiles:
+    """A `Source` of blobs that are files, and of no manifest.
 
-    `files`: digest → the file with these bytes. `documents`: digest → small blobs that are no
-    file, such as the configuration.
+    `files`: digest → the file with these bytes; it may still grow. `documents`: digest → small
+    blobs that are no file, such as the configuration.
     """
 
     trusted = True
 
     def __init__(
-        self,
-        root: Path,
-        manifest: Manifest,
-        files: Mapping[str, Path],
-        documents: Mapping[str, bytes],
+        self, root: Path, files: Mapping[str, Path], documents: Mapping[str, bytes] | None = None
     ) -> None:
         self.name = str(root)
-        self.root = manifest
         self._files = files
-        self._documents = documents
+        self._documents = documents or {}
 
     def resolve(self, reference: str) -> Descriptor:
         return self.manifest(reference).descriptor
 
     def manifest(self, reference: str) -> Document:
-        if reference != self.root.digest:
-            raise NotFoundError(f"{self.name} has no {reference}")
-        return self.root
+        raise NotFoundError(f"{self.name} has no {reference}")
 
     def open(self, what: Descriptor, start: int = 0, length: int | None = None) -> Stream:
         n_bytes = what.size - start if length is None else length
@@ -69,3 +62,20 @@ class DirectoryView:
 
     def tags(self) -> Sequence[str]:
         return ()
+
+
+class DirectoryView(DirectoryFiles):
+    """A `Source` of one manifest whose layers are files."""
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        documents: Mapping[str, bytes],
+    ) -> None:
+        super().__init__(root, files, documents)
+        self.root = manifest
+
+    def manifest(self, reference: str) -> Document:
+        return self.root if reference == self.root.digest else super().manifest(reference)

@@ -138,7 +138,11 @@ class Layout:
         found = {}
         for entry in self._entries():
             if entry.media_type in ACCEPTED and entry.digest not in found:
-                document = self.manifest(entry.digest)
+                try:
+                    document = self.manifest(entry.digest)
+                except NotFoundError:
+                    # another tool's entry whose manifest is elsewhere
+                    continue
                 if document.subject and document.subject.digest == subject:
                     found[entry.digest] = as_referrer(document)
         return list(found.values())

@@ -60,6 +60,15 @@ def scan(root: Path, wanted: Callable[[str], bool]) -> Tree:
     return tree
 
 
+def _own_path(path: str) -> str:
+    try:
+        return check_path(path)
+    except InputError as error:
+        raise InputError(
+            str(error), hint="not every system can create it: rename it, or exclude it"
+        ) from None
+
+
 def _allowed_roots(root: Path) -> list[Path]:
     """Where links may lead. A snapshot lies at models--ORG--NAME/snapshots/COMMIT[/…].
 
@@ -92,7 +101,7 @@ class _Walk:
             found |= self._entry(entry, prefix + entry.name)
         self._above.pop()
         if not n_entries and prefix:
-            path = check_path(prefix.rstrip("/"))
+            path = _own_path(prefix.rstrip("/"))
             if self._wanted(path + "/"):
                 self._tree.empty_directories.append(path)
                 found = True
@@ -119,7 +128,7 @@ class _Walk:
             raise InputError(f"{path!r} is neither a file nor a directory")
         self._tree.files.append(
             TreeFile(
-                path=check_path(path),
+                path=_own_path(path),
                 real=Path(entry.path),
                 size=status.st_size,
                 executable=bool(status.st_mode & 0o111),

@@ -16,13 +16,15 @@ Task = Callable[[], None]
 class Workers:
     """Run `tasks` with at most `n_threads` threads, until all are done or one has failed.
 
-    Tasks added by `urgent` are taken before the initial ones. The first error ends the run: no
-    further task starts, and `run` raises it once the running ones have ended. They can look at
-    `stopping` to end sooner.
+    `tasks` may be an iterator that waits until there is more to do. Tasks added by `urgent` are
+    taken before it. The first error ends the run: no further task starts, and `run` raises it once
+    the running ones have ended. They can look at `stopping` to end sooner.
     """
 
     def __init__(self, tasks: Iterable[Task], n_threads: int) -> None:
-        self._waiting = deque(tasks)
+        self._tasks = iter(tasks)
+        self._is_feeding = False
+        self._is_fed = False
         self._urgent: deque[Task] = deque()
         self._n_threads = max(1, n_threads)
         self._changed = threading.Condition()
@@ -44,13 +46,20 @@ class Workers:
         for thread in threads:
             thread.start()
         try:
-            for thread in threads:
-                thread.join()
+            with self._changed:
+                # not join: one thread may wait for a task that nobody wants any more
+                while not self._is_over():
+                    self._changed.wait()
         finally:
             # an interrupt lands here: let the threads end at their next step
             self._stop(None)
         if self._error is not None:
             raise self._error
+
+    def _is_over(self) -> bool:
+        if self._running:
+            return False
+        return self.stopping or (self._is_fed and not self._urgent)
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
@@ -64,17 +73,41 @@ class Workers:
                     self._changed.notify_all()
 
     def _next(self) -> Task | None:
-        with self._changed:
-            while True:
+        while True:
+            with self._changed:
+                while not (self.stopping or self._urgent or self._may_feed()):
+                    if self._is_fed and not self._running:
+                        return None
+                    self._changed.wait()
                 if self.stopping:
                     return None
-                queue = self._urgent or self._waiting
-                if queue:
+                if self._urgent:
                     self._running += 1
-                    return queue.popleft()
-                if not self._running:
-                    return None
-                self._changed.wait()
+                    return self._urgent.popleft()
+                self._is_feeding = True
+            if task := self._feed():
+                return task
+
+    def _may_feed(self) -> bool:
+        return not (self._is_fed or self._is_feeding)
+
+    def _feed(self) -> Task | None:
+        """Take one of the tasks; without the lock, since it may have to be waited for."""
+        task, error = None, None
+        try:
+            task = next(self._tasks, None)
+        except BaseException as raised:  # noqa: BLE001 - handed to run()
+            error = raised
+        with self._changed:
+            self._is_feeding = False
+            self._is_fed = task is None
+            if self.stopping:
+                task = None
+            self._running += task is not None
+            self._changed.notify_all()
+        if error:
+            self._stop(error)
+        return task
 
     def _stop(self, error: BaseException | None) -> None:
         with self._changed:

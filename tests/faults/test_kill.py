@@ -44,8 +44,10 @@ PACK = """
 import sys, threading
 from ocimodel.events import BlobStarted
 from ocimodel.ops.push import pack
+begun = []
 def hold(event):
-    if isinstance(event, BlobStarted) and event.name == sys.argv[3]:
+    # with one stream the first blob is in place when the second one begins
+    if isinstance(event, BlobStarted) and (begun.append(event) or len(begun) == 2):
         print("reached", flush=True)
         threading.Event().wait()
 pack(sys.argv[1], sys.argv[2], concurrency=1, observer=hold)
@@ -114,9 +116,9 @@ def big(empty: Bench) -> Bench:
 
 
 def test_a_killed_pull_resumes_inside_a_blob(big: Bench) -> None:
-    hold = Hold(MIB)
-    # one stream: when the third range is under way, two are in the journal
-    big.proxy.add(hold, method="GET", path=big.blob("big.bin"), skip=2)
+    hold = Hold(33 * MIB)
+    # the first request is for 16 MiB, the second for the rest, noted in the journal at 16 and 32
+    big.proxy.add(hold, method="GET", path=big.blob("big.bin"), skip=1)
     with child(PULL, big.reference, big.target, 1) as process:
         kill(process, hold)
     assert "big.bin" not in settled(big.target)
@@ -164,7 +166,7 @@ def test_a_killed_push_sends_only_what_is_missing(empty: Bench) -> None:
 
 def test_a_killed_pack_leaves_a_layout_that_packs(bench: Bench, tmp_path: Path) -> None:
     reference = f"oci:{tmp_path / 'layout'}:v1"
-    with child(PACK, bench.model, reference, "b.bin") as process:
+    with child(PACK, bench.model, reference) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "reached\n"
         process.send_signal(signal.SIGKILL)

@@ -221,9 +221,10 @@ def test_one_file_is_read(registry: RegistryProcess, repo: str, model: Path) -> 
     reference = f"{registry.host}/{repo}:v1"
     push(model, reference, client=patient())
     out = io.BytesIO()
-    size = cat(reference, "config.json", out, client=patient())
+    found = cat(reference, "config.json", out, client=patient())
     assert out.getvalue() == (model / "config.json").read_bytes()
-    assert size == len(out.getvalue())
+    assert found.size == len(out.getvalue())
+    assert found.pinned.endswith(f"@{found.digest}")
     with pytest.raises(NotFoundError) as caught:
         cat(reference, "nope.json", out, client=patient())
     assert caught.value.hint

@@ -125,7 +125,7 @@ def test_a_modelfile_need_not_have_settings(here: Path, text: str) -> None:
         ("settings: {insecure: true}", "settings.insecure: unknown key", ""),
         ("settings: {retries: 21}", "settings.retries: expected a whole number from 0 to 20", ""),
         ("settings: {1: 2}", "settings: expected keys of text", 'write "1":'),
-        (": : [", "ocimodel.yaml is not valid YAML", ""),
+        (": : [", "ocimodel.yaml, line 1: ", "quote"),
     ],
 )
 def test_a_bad_project_file(

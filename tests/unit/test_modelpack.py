@@ -194,8 +194,16 @@ RAW = layer_type("weight")
         (foreign(RAW, **{"org.cnai.model.filepath": "b"}), "b", "raw"),
         (foreign(RAW, **{TITLE: "t", FILEPATH: "f"}), "f", "raw"),
         (foreign("application/vnd.oci.image.layer.v1.tar", **{TITLE: "t"}), "t", "raw"),
-        (foreign("application/vnd.oci.image.layer.v1.tar+gzip", **{TITLE: "f.tgz"}), "f.tgz", "raw"),
-        (foreign("any/type", **{TITLE: "d", "io.deis.oras.content.unpack": "true"}), "d", "tar+gzip"),
+        (
+            foreign("application/vnd.oci.image.layer.v1.tar+gzip", **{TITLE: "f.tgz"}),
+            "f.tgz",
+            "raw",
+        ),
+        (
+            foreign("any/type", **{TITLE: "d", "io.deis.oras.content.unpack": "true"}),
+            "d",
+            "tar+gzip",
+        ),
         (foreign("application/vnd.kitops.modelkit.model.v1.tar"), ".", "tar"),
         (foreign("application/vnd.kitops.modelkit.model.v1.tar+gzip"), ".", "tar+gzip"),
         (foreign("application/vnd.docker.image.rootfs.diff.tar.gzip"), ".", "tar+gzip"),

@@ -27,6 +27,13 @@ def cat(
         ocimodel.cat(reference, path, out.content(), client=client, observer=out.notices)
         return
     content = io.BytesIO()
-    size = ocimodel.cat(reference, path, content, client=client, observer=out.notices)
-    encoded = base64.b64encode(content.getvalue()).decode()
-    out.result({"reference": reference, "path": path, "size": size, "base64": encoded}, ())
+    found = ocimodel.cat(reference, path, content, client=client, observer=out.notices)
+    document = {
+        "reference": found.reference,
+        "digest": found.digest,
+        "pinned": found.pinned,
+        "path": found.path,
+        "size": found.size,
+        "base64": base64.b64encode(content.getvalue()).decode(),
+    }
+    out.result(document, ())

@@ -23,7 +23,10 @@ def completion(
 ) -> None:
     """Print a completion script for a shell.
 
-    In bash: source <(ocimodel completion bash); in zsh, after compinit, the same with zsh; in
+    bash: source <(ocimodel completion bash)
+
+    zsh, after compinit: source <(ocimodel completion zsh)
+
     fish: ocimodel completion fish | source
     """
     script = completion_of_typer("get_completion_script")(
