@@ -110,7 +110,7 @@ def test_nothing_goes_ahead_into_a_tag_that_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_push_sends_its_first_file_before_it_has_hashed_the_last(tmp_path: Path) -> None:
-    """Hashing stops before the last file until one has arrived, which a push in turns never sees."""
+    """Hashing stops before the last file until one has arrived: in turns, that never ends."""
     options = ClientOptions(environ={"OCIMODEL_STATE_DIR": str(tmp_path / "state")})
     model = tmp_path / "model"
     model.mkdir()
