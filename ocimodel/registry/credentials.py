@@ -20,9 +20,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -31,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from ocimodel.errors import AuthenticationError, InputError, TargetError, UsageError
+from ocimodel.registry.helpers import HelperMissingError, run_helper
 
 HUB_KEY = "https://index.docker.io/v1/"
 HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
-_MAX_BYTES = 1 << 20  # of a file, and of what a helper prints
-_HELPER_TIMEOUT_S = 30.0
+_MAX_BYTES = 1 << 20  # of a file
 _HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _WRITING = threading.Lock()
 
@@ -120,7 +117,7 @@ class Credentials:
                         return found
         if config.store:
             for name in names:
-                with contextlib.suppress(_HelperMissingError):
+                with contextlib.suppress(HelperMissingError):
                     if (found := self._ask(config.store, name)) is not None:
                         return found
         for key in keys:
@@ -196,9 +193,9 @@ def erase(path: Path, host: str, *, environ: Mapping[str, str] | None = None) ->
         removed = False
         if name := _helper_for(config, host):
             for known in _store_keys(_bare(host)):
-                with contextlib.suppress(_HelperMissingError):
+                with contextlib.suppress(HelperMissingError):
                     if _helper_get(name, known, env) is not None:
-                        _run_helper(name, "erase", known.encode(), env)
+                        run_helper(name, "erase", known.encode(), env)
                         removed = True
         gone = set(_forms(_bare(host))) & set(config.auths)
         if gone:
@@ -388,10 +385,6 @@ def _write(path: Path, raw: Mapping[str, Any]) -> None:
 # --- credential helpers: docker-credential-NAME get|store|erase, JSON on the pipes ---
 
 
-class _HelperMissingError(AuthenticationError):
-    """The helper's program is not installed."""
-
-
 def _helper_for(config: _Config, host: str) -> str:
     """Return the helper that keeps the secrets of this host or namespace, or an empty string."""
     bare = _bare(host)
@@ -400,7 +393,7 @@ def _helper_for(config: _Config, host: str) -> str:
 
 
 def _helper_get(name: str, key: str, environ: Mapping[str, str]) -> Credential | None:
-    output = _run_helper(name, "get", key.encode(), environ)
+    output = run_helper(name, "get", key.encode(), environ)
     if output is None:
         return None
     try:
@@ -424,69 +417,4 @@ def _helper_store(name: str, key: str, credential: Credential, env: Mapping[str,
     if credential.identity_token:
         username, secret = "<token>", credential.identity_token
     document = {"ServerURL": key, "Username": username, "Secret": secret}
-    _run_helper(name, "store", json.dumps(document).encode(), env)
-
-
-def _run_helper(name: str, verb: str, data: bytes, environ: Mapping[str, str]) -> bytes | None:
-    """Return what the helper printed; None when it knows no such credential."""
-    program = f"docker-credential-{name}"
-    found = shutil.which(program, path=environ.get("PATH", os.defpath))
-    if found is None:
-        raise _HelperMissingError(
-            f"the credential helper {program} is not installed",
-            hint=f"install {program}, or remove it from the registry configuration",
-        )
-    code, output = _exchange(found, verb, data, environ)
-    if code == 0:
-        return output
-    reason = output.decode(errors="replace").strip()
-    if "credentials not found" in reason.lower():
-        return None
-    reason = "".join(c if c.isprintable() else " " for c in reason[:200])
-    raise AuthenticationError(
-        f"{program} {verb} failed with status {code}: {reason}",
-        hint=f"run `{program} {verb}` by hand to see why",
-    )
-
-
-def _exchange(
-    program: str, verb: str, data: bytes, environ: Mapping[str, str]
-) -> tuple[int, bytes]:
-    env = {name: value for name, value in environ.items() if name != "OCIMODEL_PASSWORD"}
-    try:
-        process = subprocess.Popen(  # noqa: S603 - no shell, and the name was checked
-            [program, verb],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=env,
-            start_new_session=True,  # so that its children can be ended with it
-        )
-    except OSError as error:
-        raise AuthenticationError(f"cannot run {program}: {error.strerror}") from error
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    timer = threading.Timer(_HELPER_TIMEOUT_S, end)
-    timer.start()
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(data)
-            process.stdin.close()
-        output = process.stdout.read(_MAX_BYTES + 1)
-        if len(output) > _MAX_BYTES:
-            end()
-            raise AuthenticationError(f"{program} printed over {_MAX_BYTES} bytes")
-        code = process.wait()
-    finally:
-        timer.cancel()
-        process.stdout.close()
-        process.wait()
-    if late.is_set():
-        raise AuthenticationError(f"{program} {verb} took over {_HELPER_TIMEOUT_S:.0f} s")
-    return code, output
+    run_helper(name, "store", json.dumps(document).encode(), env)

@@ -21,7 +21,8 @@ from urllib.parse import urljoin, urlsplit
 
 from ocimodel.errors import AuthenticationError, InputError, NotFoundError, RegistryError
 from ocimodel.events import Notice, Observer, ignore
-from ocimodel.registry.auth import Authenticator, Reply, parse_challenges
+from ocimodel.registry.auth import Authenticator, Reply
+from ocimodel.registry.challenges import parse_challenges
 from ocimodel.registry.credentials import Credential
 from ocimodel.registry.mirrors import tls_files
 from ocimodel.registry.wire import Answer, Body, NetworkErrors, TlsOptions, Wire, origin_of, place

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocimodel.errors import AuthenticationError, RegistryError
-from ocimodel.registry.auth import Authenticator, Challenge, Reply, parse_challenges
+from ocimodel.registry.auth import Authenticator, Reply
+from ocimodel.registry.challenges import Challenge, parse_challenges
 from ocimodel.registry.credentials import Credential
 
 ORIGIN = "https://r.example"

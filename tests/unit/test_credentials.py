@@ -377,7 +377,7 @@ def test_helper_trouble(tmp_path: Path, helpers: Path, script: str, message: str
 def test_a_hanging_helper_is_ended_with_its_children(
     tmp_path: Path, helpers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ocimodel.registry.credentials._HELPER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("ocimodel.registry.helpers._TIMEOUT_S", 0.2)
     (helpers / "docker-credential-toy").write_text("#!/bin/sh\nsleep 600\necho late\n")
     file = write(tmp_path / "c.json", {"credHelpers": {"r.example": "toy"}})
     with pytest.raises(AuthenticationError, match="took over"):
