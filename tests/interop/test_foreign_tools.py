@@ -59,6 +59,13 @@ def test_skopeo_reads_and_copies(
     raw = run(skopeo, "inspect", "--tls-verify=false", "--raw", f"{base}:v1")
     assert sha256(raw.encode()) == pushed.digest
     assert json.loads(raw)["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    config = run(skopeo, "inspect", "--tls-verify=false", "--config", "--raw", f"{base}:v1")
+    assert json.loads(config)["modelfs"]["type"] == "layers"
+    # the other form of inspect is for images, and reads the compatible profile
+    compatible = push(model, f"{reference}-compat", compatible=True, client=patient())
+    image = json.loads(run(skopeo, "inspect", "--tls-verify=false", f"{base}:v1-compat"))
+    assert image["Digest"] == compatible.digest
+    assert len(image["Layers"]) == compatible.n_files
     copy = [skopeo, "--insecure-policy", "copy", "--preserve-digests"]
     insecure = ("--src-tls-verify=false", "--dest-tls-verify=false")
     run(*copy, *insecure, f"{base}:v1", f"dir:{tmp_path / 'dir'}")
