@@ -266,12 +266,14 @@ class _Flow:
     n_streams: int = 1
     looked_at: float = 0.0
     moved_then: int = 0
+    is_fast: bool = False
 
     def take(self) -> tuple[int, int]:
-        """The next part; for a stream alone several in one, which saves requests."""
+        """The next part; for a fast stream alone several in one, which saves requests."""
         start, length = self.waiting.popleft()
         while (
-            self.n_streams == 1
+            self.is_fast
+            and self.n_streams == 1
             and self.waiting
             and self.waiting[0][0] == start + length
             and length + self.waiting[0][1] <= LONG_PART_BYTES
@@ -294,7 +296,8 @@ class _Flow:
             return 0
         rate = (self.n_moved - self.moved_then) / elapsed / self.n_streams
         self.looked_at, self.moved_then = now, self.n_moved
-        if rate > SLOW_BYTES_PER_S and saturated:
+        self.is_fast = rate > SLOW_BYTES_PER_S
+        if self.is_fast and saturated:
             return 0
         return max(0, min(2 * self.n_streams, limit - self.n_streams, len(self.waiting)))
 
