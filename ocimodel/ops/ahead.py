@@ -6,7 +6,8 @@ Hashing a big model takes minutes in which the network would be idle.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,9 +17,14 @@ from ocimodel.store.copy import Report, send_ahead
 from ocimodel.store.directory import DirectoryFiles
 from ocimodel.store.protocol import Target
 
+# hashing that is over sooner is better left alone with the processor
+AFTER_S = 1.0
+
 
 class Ahead:
     """Sends what `found` is told of, in a thread of its own; `finish` waits for it.
+
+    It begins once hashing has taken AFTER_S; `finish` gives an empty report if it never did.
 
     An error on either side ends both: the sender's comes out of `found` or `finish`, and `abort`
     stops the sender.
@@ -29,19 +35,30 @@ class Ahead:
         self._queue: SimpleQueue[Descriptor | Exception | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._report = Report()
+        self._begin_at = time.monotonic() + AFTER_S
         source = DirectoryFiles(root, self._files)
-        self._thread = _started(lambda: self._send(source, target, concurrency, observer))
+        self._thread = threading.Thread(
+            target=self._send,
+            args=(source, target, concurrency, observer),
+            name="ocimodel-ahead",
+            daemon=True,
+        )
+        self._lock = threading.Lock()
 
     def found(self, layer: Descriptor, path: Path) -> None:
         if self._error:
             raise self._error
-        if layer.digest not in self._files:
-            self._files[layer.digest] = path
-            self._queue.put(layer)
+        with self._lock:
+            if layer.digest not in self._files:
+                self._files[layer.digest] = path
+                self._queue.put(layer)
+            if self._thread.ident is None and time.monotonic() >= self._begin_at:
+                self._thread.start()
 
     def finish(self) -> Report:
         self._queue.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._error:
             raise self._error
         return self._report
@@ -64,9 +81,3 @@ class Ahead:
             if isinstance(item, Exception):
                 raise item
             yield item
-
-
-def _started(work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work, name="ocimodel-ahead", daemon=True)
-    thread.start()
-    return thread

@@ -73,12 +73,12 @@ class Memo:
         if not learned or self._path is None:
             return
         newest = max(ctime for *_, ctime in learned)
-        # a file written in this very tick could be written again without its times telling
-        time.sleep(min(_TICK_NS, max(0, newest + _TICK_NS - time.time_ns())) / 1e9)
         # OverflowError: SQLite has no inode numbers of 2**63 and above
         with contextlib.suppress(sqlite3.Error, OSError, OverflowError):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.closing(self._open()) as db, db:
+                # a file written in this very tick could be written again without its times telling
+                time.sleep(min(_TICK_NS, max(0, newest + _TICK_NS - time.time_ns())) / 1e9)
                 db.executemany(
                     "REPLACE INTO digest VALUES (?,?,?,?,?,?)",
                     [(*key, value) for key, value in learned.items()],

@@ -21,6 +21,12 @@ from ocimodel.store.workers import Workers
 from tests.artifacts import random_bytes
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with the first file, however fast it was hashed."""
+    monkeypatch.setattr("ocimodel.ops.ahead.AFTER_S", 0.0)
+
+
 def file(folder: Path, name: str, seed: int) -> tuple[Descriptor, Path]:
     content = random_bytes(100_000, seed)
     path = folder / name
@@ -66,6 +72,17 @@ def test_a_file_arrives_before_the_next_one_is_known(tmp_path: Path) -> None:
     assert target.blobs[second[0].digest] == second[1].read_bytes()
 
 
+def test_what_is_hashed_soon_does_not_go_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocimodel.ops.ahead.AFTER_S", 3600.0)
+    target = MemoryStore()
+    ahead = Ahead(tmp_path, target, 2, ignore)
+    ahead.found(*file(tmp_path, "a", 1))
+    assert ahead.finish().blobs == set()
+    assert target.blobs == {}
+
+
 def test_equal_files_go_once(tmp_path: Path) -> None:
     target = MemoryStore()
     ahead = Ahead(tmp_path, target, 2, ignore)
@@ -89,6 +106,7 @@ def test_an_error_of_the_target_ends_the_packing(tmp_path: Path) -> None:
 
 def test_an_error_of_the_packing_ends_the_sending(tmp_path: Path) -> None:
     ahead = Ahead(tmp_path, MemoryStore(), 2, ignore)
+    ahead.found(*file(tmp_path, "a", 1))
     ahead.abort(InputError("a bad file"))
     with pytest.raises(InputError, match="a bad file"):
         ahead.finish()
