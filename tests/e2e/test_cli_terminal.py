@@ -99,12 +99,12 @@ def stalled(
     docker_registry: DockerRegistry,
     fault_proxy: Callable[..., FaultProxy],
 ) -> Iterator[tuple[FaultProxy, str]]:
-    """A reference whose 3 MiB blob stops coming after 1 MiB, behind a proxy."""
+    """A reference whose 3 MiB blob stops coming after 2 MiB, one buffer, behind a proxy."""
     ocimodel.push(cli.cwd / "small", f"{repo}:v1")
     proxy = fault_proxy(docker_registry)
     release = threading.Event()
     big = sha256(noise(3 * MIB, 1))
-    proxy.add(faults.Stall(release, MIB), method="GET", path=f"/blobs/{big}", times=None)
+    proxy.add(faults.Stall(release, 2 * MIB), method="GET", path=f"/blobs/{big}", times=None)
     yield proxy, f"{repo}:v1".replace(docker_registry.host, proxy.host)
     release.set()
 
@@ -150,7 +150,7 @@ def test_ctrl_c_ends_a_stalled_pull_and_the_next_one_resumes(
     pulling = terminal("pull", reference, "-o", "copy")
     pulling.read_until(b"a.bin  (1.0 MB)")
     pulling.read_until("━".encode())
-    pulling.read_until(b"1.0/3.1 MB")
+    pulling.read_until(b"2.1/3.1 MB")
     pressed = time.monotonic()
     pulling.press(b"\x03")
     assert pulling.process.wait(timeout=10) == 130
