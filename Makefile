@@ -43,7 +43,8 @@ bench: tools
 
 fuzz: $(VENV)/.dev
 	$(PY) -m pip install --quiet atheris
-	set -e; for target in tests/fuzz/fuzz_*.py; do $(PY) $$target -max_total_time=60; done
+	set -e; for format in safetensors gguf onnx; do \
+		$(PY) tests/fuzz/fuzz_weights.py $$format -max_total_time=60; done
 
 docs: $(VENV)/.dev
 	$(PY) -m ocimodel.cli.docs docs/cli.md

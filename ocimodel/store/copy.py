@@ -32,8 +32,6 @@ from ocimodel.store.workers import Workers
 DEFAULT_CONCURRENCY = 8
 # how deep indexes may nest, and referrers refer to referrers
 MAX_DEPTH = 4
-
-
 # a stream below this rate is limited by the network, not by this machine
 SLOW_BYTES_PER_S = 80 << 20
 LOOK_EVERY_S = 0.1
