@@ -86,7 +86,7 @@ def _files(root: Document) -> Sequence[ModelFile]:
         try:
             found.append(read_layer(layer))
         except InputError:
-            found.append(ModelFile("", layer, "", "raw"))
+            found.append(ModelFile("", (layer,), "", "raw"))
     return [f for f in found if not f.path.startswith(PRIVATE_PREFIX)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ocimodel.errors import InputError
 from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import MANIFEST, Manifest
 
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
@@ -54,14 +55,14 @@ def layer_type(kind: str, codec: str = "raw") -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a layer says of the file, or of the tar of files, in it.
+    """What layers say of the file, or of the tar of files, in them.
 
-    `path`: below the model directory, unchecked. `codec`: raw, tar, tar+gzip or tar+zstd.
-    `directories`: what a tar of empty directories holds.
+    `path`: below the model directory, unchecked. `layers`: one, or the segments in their order.
+    `codec`: raw, tar, tar+gzip or tar+zstd. `directories`: what a tar of empty directories holds.
     """
 
     path: str
-    layer: Descriptor
+    layers: tuple[Descriptor, ...]
     kind: str
     codec: str
     mode: int = REGULAR
@@ -69,8 +70,20 @@ class ModelFile:
     directories: tuple[str, ...] = ()
 
     @property
+    def layer(self) -> Descriptor:
+        """The first layer, which is the only one of a file that is not segmented."""
+        return self.layers[0]
+
+    @property
     def size(self) -> int:
-        return self.layer.size
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def key(self) -> str:
+        """The same for equal bytes in equal segments: the digest of the only layer, or of all."""
+        if len(self.layers) == 1:
+            return self.layer.digest
+        return "segments:" + sha256("".join(x.digest for x in self.layers).encode())[7:]
 
 
 def file_layer(path: str, kind: str, digest: str, size: int, mode: int) -> Descriptor:
@@ -132,7 +145,7 @@ def read_layer(layer: Descriptor) -> ModelFile:
     executable = isinstance(mode, int) and bool(mode & 0o111)
     return ModelFile(
         path=path,
-        layer=layer,
+        layers=(layer,),
         kind=kind,
         codec=codec,
         mode=EXECUTABLE if executable else REGULAR,

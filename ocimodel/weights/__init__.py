@@ -1,10 +1,10 @@
 """Facts from weight files by bounded reads, file kinds, and the description of a model."""
 
+from ocimodel.spec.tensor import Tensor
 from ocimodel.weights.cursor import ReadAt
 from ocimodel.weights.describe import Described, describe, param_size
 from ocimodel.weights.facts import WeightFacts, read_facts
 from ocimodel.weights.kinds import Kind, classify
-from ocimodel.weights.tensor import Tensor
 
 __all__ = [
     "Described",

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import Tensor, count_by_dtype
 from ocimodel.weights import gguf, onnx, safetensors, torch_zip, zip_directory
 from ocimodel.weights.cursor import ReadAt
 from ocimodel.weights.ggml_types import FILE_TYPES, PLAIN
 from ocimodel.weights.magic import LFS_POINTER, begins_torch_zip, format_of
-from ocimodel.weights.tensor import Tensor, count_by_dtype
 
 _HEAD: Final = 4096
 # A file with such a name that is something else is an error, not an unknown file.

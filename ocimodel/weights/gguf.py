@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import Tensor, count_elements
 from ocimodel.weights.cursor import Cursor, ReadAt
 from ocimodel.weights.ggml_types import BLOCKS
-from ocimodel.weights.tensor import Tensor, count_elements
 
 MAGIC: Final = b"GGUF"
 Scalar = int | float | bool | str

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import BITS, Tensor, count_elements
 from ocimodel.weights.cursor import Cursor, ReadAt, windowed
 from ocimodel.weights.protobuf import (
     LENGTH,
@@ -22,7 +23,6 @@ from ocimodel.weights.protobuf import (
     text,
     varints,
 )
-from ocimodel.weights.tensor import BITS, Tensor, count_elements
 
 # TensorProto.DataType → our names. 0 (undefined) and 8 (string) hold no numbers.
 DTYPES: Final = {

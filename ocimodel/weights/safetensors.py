@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import BITS, Tensor, count_elements
 from ocimodel.weights.cursor import ReadAt, read_exactly
-from ocimodel.weights.tensor import BITS, Tensor, count_elements
 
 # The reference implementation refuses longer headers, so nobody can have written one.
 MAX_HEADER: Final = 100_000_000
