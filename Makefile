@@ -43,8 +43,8 @@ bench: tools
 
 fuzz: $(VENV)/.dev
 	$(PY) -m pip install --quiet atheris
-	set -e; for format in safetensors gguf onnx; do \
-		$(PY) tests/fuzz/fuzz_weights.py $$format -max_total_time=60; done
+	set -e; for parser in safetensors gguf onnx torch index; do \
+		$(PY) tests/fuzz/fuzz_parsers.py $$parser -max_total_time=60; done
 
 docs: $(VENV)/.dev
 	$(PY) -m ocimodel.cli.docs docs/cli.md

@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "pack": "push",
@@ -23,6 +23,8 @@ _HOMES = {
     "inspect": "browse",
     "ls": "browse",
     "cat": "browse",
+    "diff": "diff",
+    "verify": "verify",
     "tag": "tags",
     "rm": "tags",
     "login": "login",
@@ -35,6 +37,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from ocimodel.ops.browse import cat, inspect, ls
     from ocimodel.ops.copy import copy
+    from ocimodel.ops.diff import diff
     from ocimodel.ops.doctor import doctor
     from ocimodel.ops.init import init
     from ocimodel.ops.login import login, logout
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from ocimodel.ops.push import pack, push
     from ocimodel.ops.serve import serve
     from ocimodel.ops.tags import rm, tag
+    from ocimodel.ops.verify import verify
     from ocimodel.registry.transport import ClientOptions
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "__version__",
     "cat",
     "copy",
+    "diff",
     "doctor",
     "init",
     "inspect",
@@ -61,6 +66,7 @@ __all__ = [
     "rm",
     "serve",
     "tag",
+    "verify",
 ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -25,12 +27,16 @@ def render() -> str:
     """The page. Help is laid out for 90 columns, whatever the terminal."""
     program = typer.main.get_command(app)
     context = program.make_context("ocimodel", [], resilient_parsing=True, terminal_width=90)
-    parts = [_INTRODUCTION, _section("ocimodel", program.get_help(context))]
-    for name in program.list_commands(context):  # type: ignore[attr-defined]
-        command = program.get_command(context, name)  # type: ignore[attr-defined]
-        below = command.make_context(name, [], context, resilient_parsing=True, terminal_width=90)
-        parts.append(_section(f"ocimodel {name}", command.get_help(below)))
-    return "\n".join(parts)
+    return "\n".join([_INTRODUCTION, *_sections("ocimodel", program, context)])
+
+
+def _sections(title: str, command: Any, context: Any) -> Iterator[str]:
+    """The help of a command, and of all that are below it."""
+    yield _section(title, command.get_help(context))
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        found = command.get_command(context, name)
+        below = found.make_context(name, [], context, resilient_parsing=True, terminal_width=90)
+        yield from _sections(f"{title} {name}", found, below)
 
 
 def _section(title: str, text: str) -> str:

@@ -13,9 +13,11 @@ from ocimodel import __version__
 from ocimodel.cli.output import INTERRUPTED, Output
 from ocimodel.cli.settings import FileSettings
 from ocimodel.cli.verb import verb
+from ocimodel.cli.verbs.cache import cache_gc, cache_ls
 from ocimodel.cli.verbs.cat import cat
 from ocimodel.cli.verbs.completion import COMPLETE, completion, completion_of_typer
 from ocimodel.cli.verbs.copy import copy
+from ocimodel.cli.verbs.diff import diff
 from ocimodel.cli.verbs.doctor import doctor
 from ocimodel.cli.verbs.init import init
 from ocimodel.cli.verbs.inspect import inspect
@@ -27,14 +29,18 @@ from ocimodel.cli.verbs.push import push
 from ocimodel.cli.verbs.rm import rm
 from ocimodel.cli.verbs.serve import serve
 from ocimodel.cli.verbs.tag import tag
+from ocimodel.cli.verbs.verify import verify
 from ocimodel.errors import OcimodelError, UsageError
 
 # typer hides click's exceptions; this is the base of what is wrong with a command line
 _USAGE = cast(type[Exception], typer.BadParameter.__mro__[1])
 VERBS = (
-    init, pack, push, pull, copy, inspect, cat, ls, tag, rm, login, logout, serve, doctor,
-    completion,
+    init, pack, push, pull, copy, inspect, diff, verify, cat, ls, tag, rm, login, logout, serve,
+    doctor, completion, cache_ls, cache_gc,
 )  # fmt: skip
+# the first word of verbs that have two
+GROUPS = {"cache": "See and bound the folder of blobs that pulls share."}
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 # plain help and tracebacks: rich would double the time to start
 app = typer.Typer(
@@ -47,10 +53,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
+_groups = {"": app}
+for word, summary in GROUPS.items():
+    _groups[word] = typer.Typer(help=summary, rich_markup_mode=None, context_settings=_CONTEXT)
+    app.add_typer(_groups[word], name=word)
 for function in VERBS:
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(verb(function))
+    group, _, word = function.__name__.rpartition("_")
+    _groups[group].command(word, context_settings=_CONTEXT)(verb(function))
 
 
 def _print_version(wanted: bool) -> None:
@@ -113,19 +124,25 @@ def _usage(context: Any) -> str:
 def _output(arguments: list[str]) -> Output:
     """Where to say what went wrong before a verb could."""
     words = [word for word in arguments if not word.startswith("-")]
-    return Output(words[0] if words else "", as_json="--json" in arguments, quiet=False)
+    name = "-".join(words[: 2 if words[0] in GROUPS else 1]) if words else ""
+    return Output(name, as_json="--json" in arguments, quiet=False)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _defaults(arguments: list[str]) -> dict[str, FileSettings]:
+def _defaults(arguments: list[str]) -> dict[str, Any]:
     """What the settings files say, for the verbs that have settings; help does not depend on it."""
     if COMPLETE in os.environ or not {"-h", "--help"}.isdisjoint(arguments):
         return {}
     values = FileSettings()
-    return {f.__name__: values for f in VERBS if f not in (init, completion, serve)}
+    found: dict[str, Any] = {word: {} for word in GROUPS}
+    for f in VERBS:
+        if f not in (init, completion, serve):
+            group, _, word = f.__name__.rpartition("_")
+            (found[group] if group else found)[word] = values
+    return found
 
 
 if __name__ == "__main__":

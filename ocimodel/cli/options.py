@@ -8,6 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ocimodel.cli.sizes import parse_size
+
+# as ops.packing has it
+MAX_LAYER_SIZE: Any = "5G"
 # as spec.modelfile has it for the files
 MAX_TIMEOUT_S = 86_400
 CONNECTION = "Connection"
@@ -36,6 +40,25 @@ Compat = Annotated[
         "--compat",
         envvar="OCIMODEL_COMPAT",
         help="Write a manifest for registries that refuse unknown types (GitLab).",
+    ),
+]
+LayeringOption = Annotated[
+    str,
+    typer.Option(
+        "--layering",
+        metavar="file|tensor",
+        envvar="OCIMODEL_LAYERING",
+        help="One layer a file, or weights cut at their tensors: fine-tunes send what changed.",
+    ),
+]
+MaxLayerSize = Annotated[
+    int,
+    typer.Option(
+        "--max-layer-size",
+        metavar="SIZE",
+        parser=parse_size,
+        envvar="OCIMODEL_MAX_LAYER_SIZE",
+        help="Cut files that are bigger, such as 5G.",
     ),
 ]
 

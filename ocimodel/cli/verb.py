@@ -20,6 +20,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     A parameter `out` receives the `Output` and brings its options; `client` the `ClientOptions`
     and those of the connection; with `mirrors` beside it, the list of mirrors goes in too.
+    A function `group_name` is the verb `group name`; results and errors call it `group-name`.
     """
     signature = inspect.signature(function)
     own = [p for n, p in signature.parameters.items() if n not in ("out", "client", "mirrors")]
@@ -33,7 +34,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     shared += OUTPUT_OPTIONS
 
     def run(**values: Any) -> None:
-        out = Output(function.__name__, as_json=values.pop("json"), quiet=values.pop("quiet"))
+        name = function.__name__.replace("_", "-")
+        out = Output(name, as_json=values.pop("json"), quiet=values.pop("quiet"))
         with_client = {}
         if connects:
             options = {p.name: values.pop(p.name) for p in CONNECTION_OPTIONS}

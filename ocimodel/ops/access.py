@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from ocimodel.registry.mirrors import (
 )
 from ocimodel.registry.repository import Repository
 from ocimodel.registry.transport import ClientOptions
+from ocimodel.spec.chunkindex import MAX_INDEX_BYTES, ChunkIndex, index_layer, parse_index
 from ocimodel.spec.descriptor import Descriptor
-from ocimodel.spec.manifest import Document
+from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.reference import (
     DEFAULT_TAG,
     LayoutReference,
@@ -26,9 +28,11 @@ from ocimodel.spec.reference import (
     RegistryReference,
     parse_reference,
 )
+from ocimodel.spec.segments import check_index, files_of
 from ocimodel.store.layout import REF_NAME, Layout
 from ocimodel.store.memo import Memo, memo_path
 from ocimodel.store.protocol import Source, Store
+from ocimodel.store.streams import read_blob
 
 
 def client_options(options: ClientOptions | None) -> ClientOptions:
@@ -43,9 +47,12 @@ def open_store(
     *,
     writable: bool = False,
     observer: Observer = ignore,
-    also_pull_from: str = "",
+    mount_from: str = "",
 ) -> Store:
-    """The store that a reference lies in. `writable`: a layout is made if it is not there."""
+    """The store that a reference lies in. `writable`: a layout is made if it is not there.
+
+    `mount_from`: a repository of the same registry to take blobs over from.
+    """
     if isinstance(reference, LayoutReference):
         return Layout(Path(reference.path), create=writable)
     mirrors = () if writable else _mirrors(reference, options)
@@ -56,7 +63,7 @@ def open_store(
         writable=writable,
         mirrors=mirrors,
         observer=observer,
-        also_pull_from=also_pull_from,
+        mount_from=mount_from,
     )
 
 
@@ -89,6 +96,36 @@ def find(source: Source, reference: Reference) -> Document:
             wanted = digests.pop()
     # with both a tag and a digest the digest decides, and the tag is for people
     return source.manifest(wanted or DEFAULT_TAG)
+
+
+class IndexOf:
+    """The chunk index of an artifact, fetched when it is first asked for. Thread-safe.
+
+    `n_bytes`: that were fetched for it so far.
+    """
+
+    def __init__(self, source: Source, root: Document) -> None:
+        self._source = source
+        self._root = root
+        self._lock = threading.Lock()
+        self._index: ChunkIndex | None = None
+        self.n_bytes = 0
+
+    def __call__(self) -> ChunkIndex | None:
+        """Verified and checked against the manifest; None where the artifact has none.
+
+        Raises InputError for what is no index, or contradicts the manifest.
+        """
+        layer = index_layer(self._root) if isinstance(self._root, Manifest) else None
+        if layer is None:
+            return None
+        with self._lock:
+            if self._index is None:
+                assert isinstance(self._root, Manifest)
+                raw = read_blob(self._source.open(layer), layer, MAX_INDEX_BYTES)
+                self._index = check_index(parse_index(raw), files_of(self._root))
+                self.n_bytes = layer.size
+            return self._index
 
 
 def tagged(target: Store, name: str) -> Descriptor | None:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from ocimodel.events import Observer
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.store.copy import Report, send_ahead
-from ocimodel.store.directory import DirectoryFiles
+from ocimodel.store.directory import DirectoryFiles, FileSlice
 from ocimodel.store.protocol import Target
 
 # hashing that is over sooner is better left alone with the processor
@@ -31,7 +31,7 @@ class Ahead:
     """
 
     def __init__(self, root: Path, target: Target, concurrency: int, observer: Observer) -> None:
-        self._files: dict[str, Path] = {}
+        self._files: dict[str, FileSlice] = {}
         self._queue: SimpleQueue[Descriptor | Exception | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._report = Report()
@@ -45,12 +45,12 @@ class Ahead:
         )
         self._lock = threading.Lock()
 
-    def found(self, layer: Descriptor, path: Path) -> None:
+    def found(self, layer: Descriptor, place: FileSlice) -> None:
         if self._error:
             raise self._error
         with self._lock:
             if layer.digest not in self._files:
-                self._files[layer.digest] = path
+                self._files[layer.digest] = place
                 self._queue.put(layer)
             if self._thread.ident is None and time.monotonic() >= self._begin_at:
                 self._thread.start()

@@ -9,13 +9,15 @@ from typing import IO, Any
 
 from ocimodel.errors import InputError, NotFoundError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import client_options, find, open_store
+from ocimodel.ops.access import IndexOf, client_options, find, open_store
+from ocimodel.ops.tensors import tensors_of_headers, tensors_of_index
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import MAX_CONFIG_BYTES, ModelConfig, ModelFile, is_model, read_layer
-from ocimodel.spec.paths import PRIVATE_PREFIX
 from ocimodel.spec.reference import parse_reference
+from ocimodel.spec.segments import files_of
+from ocimodel.spec.tensor import Tensor
 from ocimodel.store.checkout import model_files
 from ocimodel.store.protocol import Source, Store
 from ocimodel.store.streams import Verified, read_blob, thread_buffer
@@ -28,7 +30,10 @@ _SPOOL_BYTES = 32 << 20
 class Inspection:
     """What an artifact says of itself. Sizes in bytes.
 
-    `descriptor`, `config`: the ModelPack configuration's objects; empty for other artifacts.
+    `files`: a file in several layers is one. `descriptor`, `config`: the ModelPack configuration's
+    objects; empty for other artifacts. `tensors`: where asked for, each with the file in which its
+    bytes lie. `tensors_from`: "index", which the digest covers; or "headers", ranges of the files
+    that nothing was verified of; "" where tensors were not asked for.
     """
 
     reference: str
@@ -44,17 +49,28 @@ class Inspection:
     config: Mapping[str, Any] = field(default_factory=dict)
     referrers: tuple[Descriptor, ...] = ()
     manifests: tuple[Descriptor, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+    tensors_from: str = ""
 
 
 def inspect(
-    reference: str, *, client: ClientOptions | None = None, observer: Observer = ignore
+    reference: str,
+    *,
+    tensors: bool = False,
+    client: ClientOptions | None = None,
+    observer: Observer = ignore,
 ) -> Inspection:
-    """Read an artifact's manifest, configuration and referrers; no weights are fetched."""
+    """Read an artifact's manifest, configuration and referrers; no weights are fetched.
+
+    `tensors`: list what is in the weights too, by the artifact's index or a few ranged reads;
+    InputError when either is damaged.
+    """
     name = parse_reference(reference)
     store = open_store(name, client_options(client), observer=observer)
     root = find(store, name)
     config = _model_config(store, root)
     is_manifest = isinstance(root, Manifest)
+    contents = _contents(store, root, tensors) if isinstance(root, Manifest) else _Contents()
     return Inspection(
         reference=str(name),
         pinned=str(name.at(root.digest)),
@@ -62,14 +78,33 @@ def inspect(
         media_type=root.media_type,
         artifact_type=root.effective_type,
         raw=root.raw,
-        files=tuple(_files(root)) if is_manifest else (),
+        files=tuple(contents.files),
         size=sum(blob.size for blob in root.blobs()),
         annotations=root.annotations,
         descriptor=config.descriptor,
         config=config.config,
         referrers=tuple(store.referrers(root.digest)),
         manifests=() if is_manifest else root.manifests,  # type: ignore[union-attr]
+        tensors=tuple(contents.tensors),
+        tensors_from=contents.tensors_from,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    files: Sequence[ModelFile] = ()
+    tensors: Sequence[Tensor] = ()
+    tensors_from: str = ""
+
+
+def _contents(source: Source, root: Manifest, tensors: bool) -> _Contents:
+    files = _files(root)
+    if not tensors:
+        return _Contents(files)
+    index = IndexOf(source, root)()
+    if index:
+        return _Contents(files, tensors_of_index(index), "index")
+    return _Contents(files, tensors_of_headers(source, files), "headers")
 
 
 def _model_config(source: Source, root: Document) -> ModelConfig:
@@ -79,15 +114,19 @@ def _model_config(source: Source, root: Document) -> ModelConfig:
     return ModelConfig.parse(raw)
 
 
-def _files(root: Document) -> Sequence[ModelFile]:
+def _files(root: Manifest) -> Sequence[ModelFile]:
     """The files as far as they have names: to look at an odd artifact is no error."""
-    found = []
-    for layer in root.layers if isinstance(root, Manifest) else ():
-        try:
-            found.append(read_layer(layer))
-        except InputError:
-            found.append(ModelFile("", (layer,), "", "raw"))
-    return [f for f in found if not f.path.startswith(PRIVATE_PREFIX)]
+    try:
+        return files_of(root)
+    except InputError:
+        return [_as_far_as_named(layer) for layer in root.layers]
+
+
+def _as_far_as_named(layer: Descriptor) -> ModelFile:
+    try:
+        return read_layer(layer)
+    except InputError:
+        return ModelFile("", (layer,), "", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +189,10 @@ def cat(
         raise NotFoundError(f"{reference} has no file {path!r}", hint=f"ocimodel inspect {name}")
     buffer = thread_buffer()
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        with Verified(store.open(file.layer), file.layer) as reader:
-            while n := reader.readinto(buffer):
-                spool.write(buffer[:n])
+        for layer in file.layers:
+            with Verified(store.open(layer), layer) as reader:
+                while n := reader.readinto(buffer):
+                    spool.write(buffer[:n])
         spool.seek(0)
         while block := spool.read(len(buffer)):
             out.write(block)

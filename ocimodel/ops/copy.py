@@ -56,7 +56,7 @@ def copy(
     root = find(from_store, origin)
     goal = replace(goal, tag=goal.tag or ("" if origin.digest else origin.tag))
     target = open_store(
-        goal, options, writable=True, observer=observer, also_pull_from=_sibling(origin, goal)
+        goal, options, writable=True, observer=observer, mount_from=_sibling(origin, goal)
     )
     if goal.tag:
         guard_tag(target, goal.tag, tagged(target, goal.tag), root.digest, force=force_tag)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ocimodel.errors import ConflictError
 from ocimodel.ops.packing import describe_directory
 from ocimodel.spec.modelfile import FILENAME
-from ocimodel.store.landing import target_error
+from ocimodel.store.growing import target_error
 from ocimodel.weights import Described
 
 # file or folder → what it tells of where a model comes from

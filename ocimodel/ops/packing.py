@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocimodel.errors import InputError, IntegrityError
-from ocimodel.events import HashAdvanced, HashStarted, Observer, ignore
+from ocimodel.errors import InputError, UsageError
+from ocimodel.events import HashStarted, Observer, ignore
+from ocimodel.ops.indexing import Hashed, Plan, Surveyed, build_index, hash_planned, plan
 from ocimodel.spec import modelpack
+from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, ChunkIndex, new_index_layer
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Manifest, parse_manifest
-from ocimodel.spec.modelfile import FILENAME, Modelfile, parse_modelfile
+from ocimodel.spec.modelfile import FILENAME, LAYERINGS, Modelfile, parse_modelfile
+from ocimodel.spec.segments import is_segment_path, segment_path
+from ocimodel.spec.tensor import TensorMap
 from ocimodel.store.archive import empty_directories
-from ocimodel.store.directory import DirectoryView
-from ocimodel.store.memo import Memo, identity
-from ocimodel.store.streams import hash_file
+from ocimodel.store.directory import DirectoryView, FileSlice
+from ocimodel.store.memo import Memo
 from ocimodel.store.tree import Tree, TreeFile, scan
 from ocimodel.store.workers import Workers
-from ocimodel.weights import Described, Kind, WeightFacts, classify, describe, read_facts
+from ocimodel.weights import (
+    Described,
+    Kind,
+    ReadAt,
+    WeightFacts,
+    classify,
+    describe,
+    facts_of,
+    read_facts,
+    read_tensor_map,
+)
 
 MAX_MODELFILE_BYTES = 1 << 20
 MAX_HF_CONFIG_BYTES = 16 << 20
+MAX_LAYER_BYTES = 5 << 30
 _HEAD_BYTES = 4096
 _HASH_THREADS = 4
 
 
-Found = Callable[[Descriptor, Path], None]
+Found = Callable[[Descriptor, FileSlice], None]
 
 
 @dataclass(slots=True)
@@ -41,6 +56,8 @@ class Packed:
     """An artifact made of a directory. `left_out`: paths that do not belong to it."""
 
     view: DirectoryView
+    index: ChunkIndex
+    n_files: int
     modelfile: Modelfile
     described: Described
     left_out: list[str] = field(default_factory=list)
@@ -56,16 +73,19 @@ def pack_view(
     memo: Memo,
     environ: Mapping[str, str],
     compatible: bool = False,
+    layering: str = "file",
+    max_layer_bytes: int = MAX_LAYER_BYTES,
     rehash: bool = False,
     observer: Observer = ignore,
-    found: Found = lambda layer, path: None,
+    found: Found = lambda layer, place: None,
 ) -> Packed:
     """Read `directory` and its ocimodel.yaml into a manifest; no bytes are copied anywhere.
 
     Equal bytes and equal declarations give an equal digest: neither times, owners, umask, order
-    nor place come in. `found` is told of each file as soon as its digest is known, from several
-    threads; what it raises ends the packing. Raises InputError for what cannot be packed,
-    NotFoundError for a missing directory.
+    nor place come in. `layering`: "file", one layer a file, or "tensor", weights cut at their
+    tensors; a file over `max_layer_bytes` is cut in any case. `found` is told of each layer as soon
+    as its digest is known, from several threads; what it raises ends the packing. Raises InputError
+    for what cannot be packed, NotFoundError for a missing directory.
     """
     modelfile = load_modelfile(directory)
     tree = scan(directory, _wanted(modelfile))
@@ -73,14 +93,26 @@ def pack_view(
         raise InputError(
             f"{directory} has no files to pack", hint=f"check include and exclude in {FILENAME}"
         )
-    files = _Reading(tree, modelfile, memo, observer, found, rehash=rehash).run()
+    for file in tree.files:
+        if is_segment_path(file.path):
+            raise InputError(
+                f"{file.path!r} has the name of a segment, and would be joined with others",
+                hint=f"rename it, or exclude it in {FILENAME}",
+            )
+    reading = _Reading(tree, modelfile, memo, observer, found, rehash=rehash)
+    files = reading.run(layering, max_layer_bytes)
     described = describe([f.facts for f in files if f.facts], _hf_config(tree))
-    layers = [f.layer() for f in files]
+    layers = [layer for f in files for layer in f.layers()]
     documents: dict[str, bytes] = {}
     if tree.empty_directories:
         tar = empty_directories(tree.empty_directories)
         documents[sha256(tar)] = tar
         layers.append(modelpack.directories_layer(tree.empty_directories, sha256(tar), len(tar)))
+    index = build_index({f.file.path: f.hashed for f in files})
+    if index.files or index.blobs:
+        raw_index = index.encode()
+        documents[sha256(raw_index)] = raw_index
+        layers.append(new_index_layer(sha256(raw_index), len(raw_index)))
     config = _config(modelfile, described, tuple(layer.digest for layer in layers), environ)
     documents[sha256(config)] = config
     media_type = modelpack.IMAGE_CONFIG_TYPE if compatible else modelpack.CONFIG_TYPE
@@ -92,11 +124,21 @@ def pack_view(
     )
     manifest = parse_manifest(raw)
     assert isinstance(manifest, Manifest)
-    paths = {f.digest: f.file.real for f in files}
+    places = {digest: place for f in files for digest, place in f.places()}
     memo.save()
-    return Packed(
-        DirectoryView(directory, manifest, paths, documents), modelfile, described, tree.left_out
-    )
+    view = DirectoryView(directory, manifest, places, documents)
+    return Packed(view, index, len(files), modelfile, described, tree.left_out)
+
+
+def check_layering(layering: str, max_layer_bytes: int) -> None:
+    """UsageError for what no artifact can be cut by."""
+    if layering not in LAYERINGS:
+        raise UsageError(f"layering is {layering[:40]!r}, not one of {', '.join(LAYERINGS)}")
+    if max_layer_bytes < MAX_CHUNK_BYTES:
+        raise UsageError(
+            f"layers of at most {max_layer_bytes} bytes are too small",
+            hint=f"a layer holds at least one chunk of {MAX_CHUNK_BYTES} bytes",
+        )
 
 
 def describe_directory(directory: Path) -> Described:
@@ -149,19 +191,34 @@ def _wanted(modelfile: Modelfile) -> Callable[[str], bool]:
 @dataclass(slots=True)
 class _ReadFile:
     file: TreeFile
-    digest: str = ""
     kind: Kind = Kind.DOC
     facts: WeightFacts | None = None
+    map: TensorMap | None = None
+    hashed: Hashed = field(init=False)
 
-    def layer(self) -> Descriptor:
+    def layers(self) -> list[Descriptor]:
         mode = modelpack.EXECUTABLE if self.file.executable else modelpack.REGULAR
-        return modelpack.file_layer(
-            self.file.path, self.kind.value, self.digest, self.file.size, mode
-        )
+        digests = self.hashed.segments
+        cuts = self.hashed.plan.cuts.segments
+        names = [self.file.path]
+        if len(cuts) > 1:
+            names = [segment_path(self.file.path, i + 1, len(cuts)) for i in range(len(cuts))]
+        return [
+            modelpack.file_layer(name, self.kind.value, digest, length, mode)
+            for name, digest, (_, length) in zip(names, digests, cuts, strict=True)
+        ]
+
+    def places(self) -> list[tuple[str, FileSlice]]:
+        return [
+            (digest, FileSlice(self.file.real, start, self.file.size))
+            for digest, (start, _) in zip(
+                self.hashed.segments, self.hashed.plan.cuts.segments, strict=True
+            )
+        ]
 
 
 class _Reading:
-    """Hashes, classifies and describes the files, a few at a time."""
+    """Classifies and describes all files, then cuts and hashes them, a few at a time."""
 
     def __init__(
         self,
@@ -180,29 +237,30 @@ class _Reading:
         self._observer = observer
         self._rehash = rehash
 
-    def run(self) -> list[_ReadFile]:
+    def run(self, layering: str, max_layer_bytes: int) -> list[_ReadFile]:
         self._observer(HashStarted(sum(f.file.size for f in self._files)))
         # the biggest first, or its thread would still be at it when the others are done
         by_size = sorted(self._files, key=lambda f: -f.file.size)
         n_threads = min(_HASH_THREADS, os.cpu_count() or 1)
-        Workers((partial(self._read, f) for f in by_size), n_threads).run()
+        Workers((partial(self._survey, f) for f in by_size), n_threads).run()
+        surveyed = [Surveyed(f.file, f.kind is Kind.WEIGHT, f.map) for f in self._files]
+        plans = plan(surveyed, layering, max_layer_bytes)
+        Workers((partial(self._hash, f, plans[f.file.path]) for f in by_size), n_threads).run()
         return self._files
 
-    def _read(self, read: _ReadFile) -> None:
-        path = read.file.real
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
-        try:
+    def _survey(self, read: _ReadFile) -> None:
+        with _opened(read.file.real) as fd:
             head = os.pread(fd, _HEAD_BYTES, 0)
             read.kind = self._kind(read.file, head)
             if read.kind is Kind.WEIGHT:
-                read.facts = _facts(fd, read.file)
-            read.digest = self._digest(fd, read.file)
-            self._found(read.layer(), path)
-        finally:
-            os.close(fd)
+                read.map = read_tensor_map(_reader(fd), read.file.size, read.file.path)
+                read.facts = facts_of(read.map) if read.map else _facts(fd, read.file)
+
+    def _hash(self, read: _ReadFile, wanted: Plan) -> None:
+        with _opened(read.file.real) as fd:
+            read.hashed = hash_planned(fd, wanted, self._memo, self._observer, rehash=self._rehash)
+        for layer, (_, place) in zip(read.layers(), read.places(), strict=True):
+            self._found(layer, place)
 
     def _kind(self, file: TreeFile, head: bytes) -> Kind:
         for matches, kind in self._overrides:
@@ -210,26 +268,25 @@ class _Reading:
                 return kind
         return classify(file.path, file.size, head)
 
-    def _digest(self, fd: int, file: TreeFile) -> str:
-        before = os.fstat(fd)
-        if not self._rehash and (known := self._memo.recall(before)):
-            self._observer(HashAdvanced(file.size))
-            return known
-        try:
-            digest = hash_file(fd, file.size, lambda n: self._observer(HashAdvanced(n)))
-        except IntegrityError as error:
-            raise InputError(f"{file.path}: {error}", hint=error.hint) from error
-        if identity(os.fstat(fd)) != identity(before):
-            raise InputError(
-                f"{file.path} changed while it was read",
-                hint="wait for its writer to finish, then try again",
-            )
-        self._memo.note(before, digest)
-        return digest
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _reader(fd: int) -> ReadAt:
+    return lambda offset, length: os.pread(fd, length, offset)
 
 
 def _facts(fd: int, file: TreeFile) -> WeightFacts | None:
-    return read_facts(lambda offset, length: os.pread(fd, length, offset), file.size, file.path)
+    return read_facts(_reader(fd), file.size, file.path)
 
 
 def _hf_config(tree: Tree) -> Mapping[str, Any] | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import client_options, find, open_memo, open_store
+from ocimodel.ops.access import IndexOf, client_options, find, open_memo, open_store
+from ocimodel.ops.donors import Donors
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Index
@@ -22,11 +23,15 @@ from ocimodel.store.copy import DEFAULT_CONCURRENCY, copy
 
 @dataclass(frozen=True, slots=True)
 class PulledFile:
-    """`path`: below the directory. `size`: bytes; of a tar layer, of the tar."""
+    """`path`: below the directory. `size`: bytes; of a tar layer, of the tar.
+
+    `digest`: of the layer; empty for a file that is joined from several, `n_segments`.
+    """
 
     path: str
     size: int
     digest: str
+    n_segments: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,9 @@ def pull(
 
     `include`, `exclude`: glob patterns on paths; nothing else is fetched. `cache`: a folder of
     finished blobs, taken by reflink, hard link or copy, and added to. What is there already is not
-    fetched again; `rehash` reads it all to be sure. After an interruption a second call resumes.
+    fetched again; `rehash` reads it all to be sure. Of a file that is in the directory or in the
+    cache in another version, only the chunks that have changed are fetched. After an interruption
+    a second call resumes.
     Raises the tree of ocimodel.errors.
     """
     name = parse_reference(reference)
@@ -76,15 +83,22 @@ def pull(
             hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
         )
     memo = open_memo(options)
-    with Checkout(
-        Path(directory),
-        wanted=_filter(include, exclude),
-        memo=memo,
-        cache=BlobCache(Path(cache), memo) if cache else None,
-        rehash=rehash,
-        mode_mask=_umask(),
-        observer=observer,
-    ) as checkout:
+    blobs = BlobCache(Path(cache), memo) if cache else None
+    index = IndexOf(source, root)
+    with (
+        Donors(Path(directory), memo) as donors,
+        Checkout(
+            Path(directory),
+            wanted=_filter(include, exclude),
+            index=index,
+            chunks=[donors] if donors.files else [],
+            memo=memo,
+            cache=blobs,
+            rehash=rehash,
+            mode_mask=_umask(),
+            observer=observer,
+        ) as checkout,
+    ):
         report = copy(source, checkout, root, concurrency=concurrency, observer=observer)
     return PullResult(
         reference=str(name),
@@ -92,14 +106,17 @@ def pull(
         digest=root.digest,
         directory=Path(directory),
         files=tuple(_pulled(f) for f in checkout.files),
-        bytes_fetched=report.bytes_transferred,
+        bytes_fetched=report.bytes_transferred + index.n_bytes,
         bytes_reused=report.bytes_skipped,
         extra_files=tuple(checkout.extra_files()),
     )
 
 
 def _pulled(file: ModelFile) -> PulledFile:
-    return PulledFile(file.path, file.size, file.layer.digest)
+    n_segments = len(file.layers)
+    return PulledFile(
+        file.path, file.size, file.layer.digest if n_segments == 1 else "", n_segments
+    )
 
 
 def _filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:

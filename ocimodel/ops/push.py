@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocimodel.errors import NotFoundError, UsageError
+from ocimodel.errors import InputError, NotFoundError, UsageError
 from ocimodel.events import Observer, Outcome, ignore
 from ocimodel.ops.access import (
     client_options,
@@ -17,10 +17,9 @@ from ocimodel.ops.access import (
     tagged,
 )
 from ocimodel.ops.ahead import Ahead
-from ocimodel.ops.packing import pack_view
+from ocimodel.ops.packing import MAX_LAYER_BYTES, Packed, check_layering, pack_view
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.manifest import Document, Manifest
-from ocimodel.spec.modelpack import file_layers
 from ocimodel.spec.reference import (
     DEFAULT_TAG,
     LayoutReference,
@@ -28,6 +27,7 @@ from ocimodel.spec.reference import (
     RegistryReference,
     parse_reference,
 )
+from ocimodel.spec.segments import files_of
 from ocimodel.store.copy import DEFAULT_CONCURRENCY, Report, copy
 from ocimodel.store.memory import MemoryStore
 from ocimodel.store.protocol import Source, Store
@@ -56,6 +56,8 @@ def pack(
     directory: Path | str,
     reference: str,
     *,
+    layering: str = "file",
+    max_layer_bytes: int = MAX_LAYER_BYTES,
     force_tag: bool = False,
     dry_run: bool = False,
     rehash: bool = False,
@@ -64,7 +66,7 @@ def pack(
     client: ClientOptions | None = None,
     observer: Observer = ignore,
 ) -> PushResult:
-    """Pack a model directory into an OCI image layout, `oci:PATH:TAG`.
+    """Pack a model directory into an OCI image layout, `oci:PATH:TAG`; otherwise as `push`.
 
     Raises InputError for what cannot be packed, ConflictError for a tag in use, TargetError for a
     full or read-only disk.
@@ -76,6 +78,8 @@ def pack(
     return push(
         directory,
         reference,
+        layering=layering,
+        max_layer_bytes=max_layer_bytes,
         force_tag=force_tag,
         dry_run=dry_run,
         rehash=rehash,
@@ -90,6 +94,9 @@ def push(
     source: Path | str,
     reference: str,
     *,
+    layering: str = "file",
+    max_layer_bytes: int = MAX_LAYER_BYTES,
+    mount_from: str = "",
     force_tag: bool = False,
     dry_run: bool = False,
     rehash: bool = False,
@@ -100,27 +107,41 @@ def push(
 ) -> PushResult:
     """Push a model directory, or an artifact in a layout (`oci:PATH[:TAG]`), to `reference`.
 
-    Only blobs that are not there yet are sent. The tag is set last, and never moved from other
-    content unless `force_tag`. `rehash`: read every file even if it has not changed since the last
+    Only blobs that are not there yet are sent. `layering`: "file", one layer for each file, or
+    "tensor": weights are cut at their tensors, so that a fine-tune sends what has changed. A file
+    over `max_layer_bytes` is cut in any case. `mount_from`: a repository of the same registry that
+    may have some of the blobs. The tag is set last, and never moved from other content unless
+    `force_tag`. `rehash`: read every file even if it has not changed since the last
     time. `compatible`: write a manifest for registries that refuse types they do not know.
     `concurrency`: streams at a time. Raises the tree of ocimodel.errors.
     """
     destination = _destination(reference)
     options = client_options(client)
     directory = source if isinstance(source, Path) else parse_local(source)
-    target = _target(destination, options, observer, dry_run)
+    check_layering(layering, max_layer_bytes)
+    target = _target(destination, options, observer, dry_run, mount_from)
     current = tagged(target, destination.tag)
-    ahead = None
+    ahead: Ahead | None = None
+    packed: Packed | None = None
+    origin: Source
+    root: Document
     if directory is not None:
         # into a new tag whatever the directory holds will go: no need to know it all first
         if not dry_run and (current is None or force_tag):
             ahead = Ahead(directory, target, concurrency, observer)
-        origin, root, left_out = _packed(
-            directory, options, ahead, rehash=rehash, compatible=compatible, observer=observer
+        packed = _packed(
+            directory,
+            options,
+            ahead,
+            layering=layering,
+            max_layer_bytes=max_layer_bytes,
+            rehash=rehash,
+            compatible=compatible,
+            observer=observer,
         )
+        origin, root = packed.view, packed.root
     else:
         origin, root = _stored(str(source), options, observer)
-        left_out = []
     sent = ahead.finish() if ahead else None
     guard_tag(target, destination.tag, current, root.digest, force=force_tag)
     if dry_run:
@@ -137,13 +158,23 @@ def push(
         reference=str(destination),
         pinned=str(destination.at(root.digest)),
         digest=root.digest,
-        n_files=len(file_layers(root)) if isinstance(root, Manifest) else 0,
+        n_files=_n_files(root),
         size=sum(blob.size for blob in root.blobs()),
         bytes_pushed=report.bytes_transferred,
         bytes_skipped=report.bytes_skipped,
-        left_out=tuple(left_out),
+        left_out=tuple(packed.left_out) if packed else (),
         dry_run=dry_run,
     )
+
+
+def _n_files(root: Document) -> int:
+    if not isinstance(root, Manifest):
+        return 0
+    try:
+        return len([file for file in files_of(root) if not file.directories])
+    except InputError:
+        # another tool's artifact, whose layers are no files
+        return len(root.layers)
 
 
 def _destination(text: str) -> Reference:
@@ -163,25 +194,28 @@ def _packed(
     options: ClientOptions,
     ahead: Ahead | None,
     *,
+    layering: str,
+    max_layer_bytes: int,
     rehash: bool,
     compatible: bool,
     observer: Observer,
-) -> tuple[Source, Document, list[str]]:
+) -> Packed:
     try:
-        packed = pack_view(
+        return pack_view(
             directory,
             memo=open_memo(options),
             environ=options.environ,
             compatible=compatible,
+            layering=layering,
+            max_layer_bytes=max_layer_bytes,
             rehash=rehash,
             observer=observer,
-            found=ahead.found if ahead else lambda layer, path: None,
+            found=ahead.found if ahead else lambda layer, place: None,
         )
     except Exception as error:
         if ahead:
             ahead.abort(error)
         raise
-    return packed.view, packed.root, packed.left_out
 
 
 def _stored(text: str, options: ClientOptions, observer: Observer) -> tuple[Source, Document]:
@@ -204,11 +238,35 @@ def _layout_reference(text: str) -> LayoutReference:
     )
 
 
-def _target(destination: Reference, options: ClientOptions, observer: Observer, dry: bool) -> Store:
+def _target(
+    destination: Reference,
+    options: ClientOptions,
+    observer: Observer,
+    dry: bool,
+    mount_from: str,
+) -> Store:
     if dry and isinstance(destination, LayoutReference) and not Path(destination.path).exists():
         # it would be made; until then it is empty
         return MemoryStore(destination.name)
-    return open_store(destination, options, writable=not dry, observer=observer)
+    return open_store(
+        destination,
+        options,
+        writable=not dry,
+        observer=observer,
+        mount_from=_sibling(destination, mount_from),
+    )
+
+
+def _sibling(destination: Reference, text: str) -> str:
+    """The repository to mount from, given alone or with the host that it must share."""
+    if not text:
+        return ""
+    if not isinstance(destination, RegistryReference):
+        raise UsageError("blobs are mounted inside a registry, and a layout is none")
+    host = destination.host
+    origin = parse_reference(text if text.startswith(f"{host}/") else f"{host}/{text}")
+    assert isinstance(origin, RegistryReference)
+    return origin.repository
 
 
 def _predict(target: Store, root: Document) -> Report:

@@ -43,7 +43,8 @@ class Repository:
 
     `writable`: tokens are asked for with the right to push from the start, as least-privilege
     registries need. `mirrors`: tried first, for reading only; whatever they answer is verified,
-    and what they cannot give comes from the registry itself.
+    and what they cannot give comes from the registry itself. `mount_from`: a repository of the same
+    registry that may have the blobs that are pushed.
     """
 
     trusted = False
@@ -57,7 +58,7 @@ class Repository:
         writable: bool = False,
         mirrors: Sequence[Mirror] = (),
         observer: Observer = ignore,
-        also_pull_from: str = "",
+        mount_from: str = "",
     ) -> None:
         self.name = reference.name
         self.host = reference.host
@@ -66,8 +67,9 @@ class Repository:
         self._options = options
         self._actions = "pull,push" if writable else "pull"
         scopes = {f"repository:{self.repository}:{self._actions}"}
-        if also_pull_from:
-            scopes.add(f"repository:{also_pull_from}:pull")
+        if mount_from:
+            scopes.add(f"repository:{mount_from}:pull")
+        self._mount_from = mount_from
         self._mount_scope: Scope = frozenset(scopes)
         self._scope: Scope = frozenset({f"repository:{self.repository}:{self._actions}"})
         self.client = Client(
@@ -173,11 +175,9 @@ class Repository:
     def begin(self, what: Descriptor, source: Source) -> Ingest | Outcome:
         if self.has(what):
             return Outcome.EXISTS
-        if (
-            isinstance(source, Repository)
-            and source.host == self.host
-            and source.repository != self.repository
-            and self._uploads.mount(what, source.repository, self._mount_scope)
+        origin = self._mount_from
+        if origin not in ("", self.repository) and self._uploads.mount(
+            what, origin, self._mount_scope
         ):
             return Outcome.MOUNTED
         return _Upload(self._uploads, what, source)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from ocimodel.server.body import Body
 from ocimodel.server.messages import ApiError
 from ocimodel.spec.digest import finish, hasher_for
-from ocimodel.store.landing import target_error
+from ocimodel.store.growing import target_error
 from ocimodel.store.streams import hash_file, thread_buffer
 
 ABANDONED_AFTER_S = 24 * 3600

@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ocimodel.errors import InputError
@@ -19,7 +19,7 @@ from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import parse_digest
 from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import REGULAR, ModelFile, file_layer
+from ocimodel.spec.modelpack import REGULAR, file_layer
 from ocimodel.spec.paths import PRIVATE_PREFIX, check_path
 from ocimodel.spec.tensor import Tensor
 
@@ -117,11 +117,6 @@ def fingerprint(pieces: Sequence[bytes]) -> bytes:
     return pieces[0] if len(pieces) == 1 else hashlib.sha256(b"".join(pieces)).digest()
 
 
-def segment_path(path: str, number: int, n_segments: int) -> str:
-    """The filepath of a segment's layer; `number` counts from 1."""
-    return f"{path}.segments/{number:06}-of-{n_segments:06}"
-
-
 def index_layer(manifest: Manifest) -> Descriptor | None:
     """The layer that holds the index, if the artifact has one."""
     for layer in manifest.layers:
@@ -130,48 +125,8 @@ def index_layer(manifest: Manifest) -> Descriptor | None:
     return None
 
 
-def has_segments(manifest: Manifest) -> bool:
-    """Whether some layer looks like a segment; the index then tells whether it is one."""
-    return any(
-        ".segments/" in path
-        for layer in manifest.layers
-        for path in layer.annotations.values()
-        if "-of-" in path
-    )
-
-
 def new_index_layer(digest: str, size: int) -> Descriptor:
     return file_layer(INDEX_PATH, "doc", digest, size, REGULAR)
-
-
-def join_segments(files: Sequence[ModelFile], index: ChunkIndex) -> list[ModelFile]:
-    """The same files, each segmented one as one. InputError where index and layers disagree."""
-    by_path = {f.path: f for f in files}
-    joined: dict[str, ModelFile] = {}
-    for entry in index.files.values():
-        segments = _segments(entry, by_path)
-        if len(segments) > 1:
-            whole = replace(segments[0], path=entry.path, layers=tuple(s.layer for s in segments))
-            joined[segments[0].path] = whole
-            for segment in segments:
-                del by_path[segment.path]
-    sizes = {f.layer.digest: f.layer.size for f in files}
-    for digest, blob in index.blobs.items():
-        if sizes.get(digest) != blob.size:
-            raise InputError(f"the index cuts {digest} into {blob.size} bytes, no such layer")
-    return [joined.get(f.path, f) for f in files if f.path in by_path or f.path in joined]
-
-
-def _segments(entry: IndexedFile, by_path: Mapping[str, ModelFile]) -> list[ModelFile]:
-    n = len(entry.segments)
-    names = [segment_path(entry.path, i + 1, n) for i in range(n)] if n > 1 else [entry.path]
-    found = [by_path.get(name) for name in names]
-    segments = [f for f in found if f and f.codec == "raw" and not f.is_directory]
-    if [f.layer.digest for f in segments] != list(entry.segments):
-        raise InputError(f"the index gives {entry.path!r} other layers than the manifest")
-    if sum(f.layer.size for f in segments) != entry.size:
-        raise InputError(f"the index gives {entry.path!r} {entry.size} bytes, its layers do not")
-    return segments
 
 
 # reading
@@ -238,7 +193,7 @@ def _tensor(row: object, what: str) -> tuple[Tensor, bytes]:
     if not isinstance(row, dict):
         raise InputError(f"{what}: a tensor is no object")
     shape = canonical.sequence(row, "shape", what)
-    if len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
+    if len(shape) > 64 or not all(map(_is_natural, shape)):
         raise InputError(f"{what}: a shape must be up to 64 whole numbers")
     tensor = Tensor(
         name=canonical.text(row, "name", what),
@@ -271,16 +226,21 @@ def _profile(name: str, value: object) -> tuple[tuple[str, int, int], ...]:
     ranges = []
     for item in value if isinstance(value, list) else [None]:
         match item:
-            case [str(path), int(start), int(length)] if start >= 0 and length >= 0:
+            case [str(path), start, length] if _is_natural(start) and _is_natural(length):
                 ranges.append((path, start, length))
             case _:
                 raise InputError(f"index: profile {name[:200]!r} must list [path, start, length]")
     return tuple(ranges)
 
 
+def _is_natural(value: object) -> bool:
+    # bool is an int to Python, not to JSON
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 def _natural(document: Mapping[str, Any], key: str, what: str) -> int:
     value = canonical.integer(document, key, what)
-    if not 0 <= value < 1 << 63:
+    if not _is_natural(value):
         raise InputError(f"{what}: {key} {value} is out of range")
     return value
 

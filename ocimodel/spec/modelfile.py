@@ -21,6 +21,7 @@ from ocimodel.spec.modelfile_values import Where
 FILENAME: Final = "ocimodel.yaml"
 MODALITIES: Final = ("text", "image", "audio", "video", "embedding", "other")
 MAX_TIMEOUT_S: Final = 86_400
+LAYERINGS: Final = ("file", "tensor")
 KINDS: Final = ("weight", "weight.config", "doc", "code", "dataset")
 
 
@@ -72,7 +73,7 @@ class Modelfile:
     kinds: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float | str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -110,6 +111,8 @@ SETTINGS: Final[Fields] = {
     "concurrency": ("concurrency", values.number(1, 64, whole=True)),
     "retries": ("retries", values.number(0, 20, whole=True)),
     "timeout": ("timeout", values.number(1, MAX_TIMEOUT_S)),
+    "layering": ("layering", values.one_of(LAYERINGS)),
+    "maxLayerSize": ("max_layer_size", values.line),
 }
 _CAPABILITIES: Final[Fields] = {
     "inputTypes": ("input_types", values.list_of(values.one_of(MODALITIES))),

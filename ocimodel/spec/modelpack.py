@@ -80,10 +80,14 @@ class ModelFile:
 
     @property
     def key(self) -> str:
-        """The same for equal bytes in equal segments: the digest of the only layer, or of all."""
-        if len(self.layers) == 1:
-            return self.layer.digest
-        return "segments:" + sha256("".join(x.digest for x in self.layers).encode())[7:]
+        return content_key(self.layers)
+
+
+def content_key(layers: Sequence[Descriptor]) -> str:
+    """The same for equal bytes in equal segments: the digest of the only layer, or of all."""
+    if len(layers) == 1:
+        return layers[0].digest
+    return "segments:" + sha256("".join(layer.digest for layer in layers).encode())[7:]
 
 
 def file_layer(path: str, kind: str, digest: str, size: int, mode: int) -> Descriptor:

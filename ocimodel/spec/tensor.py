@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ocimodel.errors import InputError
 
@@ -44,6 +45,19 @@ class Tensor:
         for dimension in self.shape:
             n *= dimension
         return n
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMap:
+    """What a weights file holds. `format`: its reader's name for it, such as "safetensors".
+
+    `metadata`: JSON values, at most 64 KiB of them; {"sha256": hex, "length": n} stands for a
+    value too long to keep. `tensors`: in the order of their offsets, those in other files last.
+    """
+
+    format: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tensors: tuple[Tensor, ...] = ()
 
 
 def count_elements(shape: Iterable[int], what: str) -> int:

@@ -16,25 +16,26 @@ from typing import Self
 
 from ocimodel.errors import ConflictError, InputError, NotFoundError, TargetError
 from ocimodel.events import Notice, Observer, Outcome, ignore
+from ocimodel.spec.chunkindex import ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
-from ocimodel.spec.modelpack import EXECUTABLE, ModelFile, read_layer
-from ocimodel.spec.paths import PARTIAL, PRIVATE_PREFIX, check_path, check_tree
+from ocimodel.spec.modelpack import EXECUTABLE, ModelFile
+from ocimodel.spec.paths import PARTIAL, check_path, check_tree
+from ocimodel.spec.segments import files_of
 from ocimodel.store.archive import check_codec, extract
-from ocimodel.store.blobcache import BlobCache, file_has
+from ocimodel.store.assembly import Assembly, ChunkFinder, take_chunks, take_range
+from ocimodel.store.blobcache import BlobCache
 from ocimodel.store.files import make_folder, place
-from ocimodel.store.landing import FileLanding, target_error
+from ocimodel.store.growing import GrowingFile, target_error
+from ocimodel.store.landing import FileLanding
 from ocimodel.store.memo import Memo
+from ocimodel.store.presence import file_joins
 from ocimodel.store.protocol import Ingest, Source
 
 
 def model_files(manifest: Manifest) -> list[ModelFile]:
-    """The files of an artifact, checked against each other; InputError for hostile names.
-
-    Our own documents, which are no part of the model directory, are left out.
-    """
-    files = [read_layer(layer) for layer in manifest.layers]
-    files = [f for f in files if not f.path.startswith(PRIVATE_PREFIX)]
+    """The files of an artifact, checked against each other; InputError for hostile names."""
+    files = files_of(manifest)
     check_tree(
         [f.path for f in files if f.codec == "raw" and not f.is_directory],
         [f.path for f in files if f.is_directory] + [d for f in files for d in f.directories],
@@ -48,8 +49,10 @@ def model_files(manifest: Manifest) -> list[ModelFile]:
 class Checkout:
     """A `Target` for one artifact, to be used in a `with` statement: `close` lets other pulls in.
 
-    `wanted`: decides over files by path. `cache`: where finished blobs may be found and are kept.
-    `rehash`: believe no memo. `mode_mask`: bits that new files shall not have, such as the umask.
+    `wanted`: decides over files by path. `index`: fetches the artifact's chunk index, which is
+    asked for only where `chunks`, who may have parts of the blobs, could give something. `cache`:
+    where finished blobs may be found and are kept. `rehash`: believe no memo. `mode_mask`: bits
+    that new files shall not have, such as the umask.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Checkout:
         root: Path,
         *,
         wanted: Callable[[str], bool] = lambda _: True,
+        index: Callable[[], ChunkIndex | None] = lambda: None,
+        chunks: Sequence[ChunkFinder] = (),
         memo: Memo | None = None,
         cache: BlobCache | None = None,
         rehash: bool = False,
@@ -68,12 +73,17 @@ class Checkout:
         self._root = root
         self._partial = root / PARTIAL
         self._wanted = wanted
+        self._index = index
+        self._chunks = chunks
         self._memo = memo or Memo(None)
         self._cache = cache
         self._rehash = rehash
         self._mask = mode_mask
         self._observer = observer
-        self._by_digest: dict[str, list[ModelFile]] = {}
+        self._assemblies: dict[str, Assembly] = {}
+        self._places: dict[str, list[tuple[Assembly, int]]] = {}
+        # blobs that were put together from what is here; if that was wrong, not once more
+        self._composed: set[str] = set()
         self._lock_fd = -1
         self._entering = threading.Lock()
         self._of_artifact: set[str] = set()
@@ -81,11 +91,21 @@ class Checkout:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+        else:
+            # on an interrupt threads may still be writing
+            self._leave()
 
     def close(self) -> None:
         """Let go of the directory, also when the copy has failed; what is unfinished stays."""
+        for assembly in self._assemblies.values():
+            if assembly.growing:
+                assembly.growing.close()
+        self._leave()
+
+    def _leave(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -117,24 +137,34 @@ class Checkout:
             if file.directories:
                 # the manifest tells all that is in there
                 continue
-            self._by_digest.setdefault(file.layer.digest, []).append(file)
-        blobs = [files[0].layer for files in self._by_digest.values()]
-        self._check_space(blobs)
-        return blobs
+            self._assemblies.setdefault(file.key, Assembly(file.layers)).files.append(file)
+        blobs: dict[str, Descriptor] = {}
+        for assembly in self._assemblies.values():
+            for layer, base in assembly.places():
+                blobs.setdefault(layer.digest, layer)
+                self._places.setdefault(layer.digest, []).append((assembly, base))
+                assembly.left.add(base)
+        self._check_space()
+        return list(blobs.values())
 
     def begin(self, what: Descriptor, source: Source) -> Ingest | Outcome:
-        files = self._by_digest[what.digest]
-        if self._settled(what, files):
+        places = self._places[what.digest]
+        missing = [p for p in places if not self._settled(p[0])]
+        if not missing:
             return Outcome.EXISTS
         self._enter()
-        if self._reuse(what, files):
+        missing = [p for p in missing if not self._reused(p[0])]
+        if not missing:
             return Outcome.REUSED
+        assembly, base = missing[0]
+        file = self._growing(assembly)
+        self._compose(file, base, what, [p for p in places if p[0].is_there])
 
-        def deliver(path: Path) -> None:
-            with self._writing(path):
-                self._deliver(path, what, files)
+        def deliver() -> None:
+            with self._writing(file.path):
+                self._landed(what, missing)
 
-        return FileLanding(self._partial, what, source, deliver)
+        return FileLanding(file, what, source, deliver, base if len(assembly.layers) > 1 else None)
 
     def put_manifest(self, document: Document) -> None:
         """All files are in place: nothing of the way there remains."""
@@ -167,9 +197,10 @@ class Checkout:
 
     # how it gets there
 
-    def _check_space(self, blobs: Sequence[Descriptor]) -> None:
+    def _check_space(self) -> None:
         missing = sum(
-            max(0, b.size * len(self._by_digest[b.digest]) - self._n_bytes_there(b)) for b in blobs
+            max(0, a.size * len(a.files) - self._n_bytes_there(key, a))
+            for key, a in self._assemblies.items()
         )
         folder = next(p for p in (self._root, *self._root.absolute().parents) if p.exists())
         free = shutil.disk_usage(folder).free
@@ -179,28 +210,80 @@ class Checkout:
                 hint="free some space, choose another directory, or pull in part with --include",
             )
 
-    def _n_bytes_there(self, what: Descriptor) -> int:
+    def _n_bytes_there(self, key: str, assembly: Assembly) -> int:
         n_bytes = 0
-        growing = self._partial / what.digest.partition(":")[2]
-        for path in (growing, *(self._root / f.path for f in self._by_digest[what.digest])):
+        for path in (self._growing_path(key), *(self._root / f.path for f in assembly.files)):
             with contextlib.suppress(OSError):
                 # blocks, not length: a growing file has holes
-                n_bytes += min(path.lstat().st_blocks * 512, what.size)
+                n_bytes += min(path.lstat().st_blocks * 512, assembly.size)
         return n_bytes
 
-    def _settled(self, what: Descriptor, files: Sequence[ModelFile]) -> bool:
-        if not all(self._is_there(what, f) for f in files):
+    def _growing_path(self, key: str) -> Path:
+        return self._partial / key.partition(":")[2]
+
+    def _growing(self, assembly: Assembly) -> GrowingFile:
+        with assembly.lock:
+            if assembly.growing is None or assembly.growing.fd < 0:
+                path = self._growing_path(assembly.files[0].key)
+                assembly.growing = GrowingFile(path, assembly.size)
+            return assembly.growing
+
+    def _compose(
+        self,
+        file: GrowingFile,
+        base: int,
+        what: Descriptor,
+        elsewhere: Sequence[tuple[Assembly, int]],
+    ) -> None:
+        """Fill in what this machine has of a blob; its digest is checked over all of it later."""
+        if what.digest in self._composed:
+            return
+        with self._writing(file.path):
+            if elsewhere:
+                assembly, at = elsewhere[0]
+                has_some = take_range(self._root / assembly.files[0].path, at, file, base, what)
+            else:
+                index = self._index() if self._chunks else None
+                known = index.chunks(what) if index else None
+                has_some = known is not None and take_chunks(known, self._chunks, file, base)
+        if has_some:
+            self._composed.add(what.digest)
+
+    def _landed(self, what: Descriptor, places: Sequence[tuple[Assembly, int]]) -> None:
+        """A blob is here, at the first of `places`: bring it to the others."""
+        first, base = places[0]
+        origin = self._growing(first)
+        for assembly, at in places[1:]:
+            file = self._growing(assembly)
+            file.resize()
+            file.take(origin.fd, base, at, what.size)
+            file.keep(at, what.size)
+        for assembly, at in places:
+            with assembly.lock:
+                is_last = at in assembly.left and len(assembly.left) == 1
+                assembly.left.discard(at)
+            if is_last:
+                self._deliver(assembly)
+
+    def _settled(self, assembly: Assembly) -> bool:
+        with assembly.lock:
+            if assembly.is_there is None:
+                assembly.is_there = self._all_there(assembly)
+            return assembly.is_there
+
+    def _all_there(self, assembly: Assembly) -> bool:
+        if not all(self._is_there(f) for f in assembly.files):
             return False
-        for file in files:
+        for file in assembly.files:
             self._fix_mode(file)
         return True
 
-    def _is_there(self, what: Descriptor, file: ModelFile) -> bool:
+    def _is_there(self, file: ModelFile) -> bool:
         if file.is_directory:
             path = self._root / file.path
             return path.is_dir() and not path.is_symlink()
-        return file.codec == "raw" and file_has(
-            self._root / file.path, what, self._memo, rehash=self._rehash
+        return file.codec == "raw" and file_joins(
+            self._root / file.path, file.layers, self._memo, rehash=self._rehash
         )
 
     def _fix_mode(self, file: ModelFile) -> None:
@@ -245,51 +328,67 @@ class Checkout:
             # a file system without locks: the digests still decide what becomes visible
             pass
 
-    def _reuse(self, what: Descriptor, files: Sequence[ModelFile]) -> bool:
-        if any(f.codec != "raw" or f.is_directory for f in files):
+    def _reused(self, assembly: Assembly) -> bool:
+        """Whether the content could be had from another file here, or from the cache."""
+        with assembly.lock:
+            if not assembly.is_sought:
+                assembly.is_sought = True
+                assembly.is_there = self._reuse(assembly)
+            return bool(assembly.is_there)
+
+    def _reuse(self, assembly: Assembly) -> bool:
+        if any(f.codec != "raw" or f.is_directory for f in assembly.files):
             return False
-        there = [f for f in files if self._is_there(what, f)]
-        missing = [f for f in files if f not in there]
+        there = [f for f in assembly.files if self._is_there(f)]
+        missing = [f for f in assembly.files if f not in there]
         if not there and self._cache:
             with self._writing(self._root):
                 final = self._final(missing[0])
-                if self._cache.take(what, final, self._mode(missing[0])):
+                if self._cache.take(assembly.layers, final, self._mode(missing[0])):
                     there = [missing.pop(0)]
         if not there:
             return False
         with self._writing(self._root):
-            self._spread(what, there[0], missing)
+            self._spread(there[0], missing)
         # the bytes of a cache are only as good as they are now
-        return self._settled(what, files)
+        return self._all_there(assembly)
 
-    def _deliver(self, path: Path, what: Descriptor, files: Sequence[ModelFile]) -> None:
-        raw = [f for f in files if f.codec == "raw" and not f.is_directory]
-        for file in files:
+    def _deliver(self, assembly: Assembly) -> None:
+        """All of the content is here and verified: put the files in place."""
+        growing = self._growing(assembly)
+        growing.seal()
+        path = growing.path
+        raw = [f for f in assembly.files if f.codec == "raw" and not f.is_directory]
+        for file in assembly.files:
             if file.is_directory:
                 self._folder(file.path)
             elif file.codec != "raw":
                 extract(path, file.codec, self._root, self._mask)
-        if not raw:
+        if raw:
+            self._put(path, raw[0])
+            self._spread(raw[0], raw[1:])
+        else:
             path.unlink()
-            return
-        first, *others = raw
-        path.chmod(self._mode(first))
-        final = self._final(first)
+        growing.delivered()
+        assembly.is_there = True
+
+    def _put(self, path: Path, file: ModelFile) -> None:
+        path.chmod(self._mode(file))
+        final = self._final(file)
         path.replace(final)
-        self._memo.note(final.stat(), what.digest)
-        self._spread(what, first, others)
+        self._memo.note(final.stat(), file.key)
         if self._cache:
             try:
-                self._cache.add(what, final)
+                self._cache.add(file.layers, final)
             except TargetError as error:
                 # the model is in place; only the next pull is slower
                 self._observer(Notice(f"not kept in the cache: {error}"))
 
-    def _spread(self, what: Descriptor, origin: ModelFile, files: Sequence[ModelFile]) -> None:
+    def _spread(self, origin: ModelFile, files: Sequence[ModelFile]) -> None:
         for file in files:
             final = self._final(file)
             place(self._root / origin.path, final, self._mode(file))
-            self._memo.note(final.stat(), what.digest)
+            self._memo.note(final.stat(), origin.key)
 
     def _final(self, file: ModelFile) -> Path:
         """Where a file goes; its folders are made. TargetError if a directory is in its way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ocimodel.errors import InputError, NotFoundError
@@ -12,17 +13,29 @@ from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.store.streams import BytesReader, FileReader, Stream
 
 
-class DirectoryFiles:
-    """A `Source` of blobs that are files, and of no manifest.
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Where the bytes of a blob lie: from `start` on in a file that has `file_size` bytes."""
 
-    `files`: digest → the file with these bytes; it may still grow. `documents`: digest → small
+    path: Path
+    start: int
+    file_size: int
+
+
+class DirectoryFiles:
+    """A `Source` of blobs that are files or segments of files, and of no manifest.
+
+    `files`: digest → where its bytes are; it may still grow. `documents`: digest → small
     blobs that are no file, such as the configuration.
     """
 
     trusted = True
 
     def __init__(
-        self, root: Path, files: Mapping[str, Path], documents: Mapping[str, bytes] | None = None
+        self,
+        root: Path,
+        files: Mapping[str, FileSlice],
+        documents: Mapping[str, bytes] | None = None,
     ) -> None:
         self.name = str(root)
         self._files = files
@@ -39,20 +52,20 @@ class DirectoryFiles:
         document = self._documents.get(what.digest)
         if document is not None:
             return BytesReader(document, start, n_bytes)
-        path = self._files.get(what.digest)
-        if path is None:
+        place = self._files.get(what.digest)
+        if place is None:
             raise NotFoundError(f"{self.name} has no blob {what.digest}")
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
-        if os.fstat(fd).st_size != what.size:
+            raise InputError(f"cannot read {place.path}: {error.strerror}") from error
+        if os.fstat(fd).st_size != place.file_size:
             os.close(fd)
             raise InputError(
-                f"{path} changed while it was packed",
+                f"{place.path} changed while it was packed",
                 hint="wait for its writer to finish, then try again",
             )
-        return FileReader(fd, start, n_bytes)
+        return FileReader(fd, start, n_bytes, place.start)
 
     def reject(self, what: Descriptor) -> bool:
         return False
@@ -71,7 +84,7 @@ class DirectoryView(DirectoryFiles):
         self,
         root: Path,
         manifest: Manifest,
-        files: Mapping[str, Path],
+        files: Mapping[str, FileSlice],
         documents: Mapping[str, bytes],
     ) -> None:
         super().__init__(root, files, documents)

@@ -24,10 +24,14 @@ class Frontier:
     processor's cache still holds it, or `beside` it in a thread of the file's own, where a core is
     idle (bench/README.md has figures). What came early is read back from the page cache once its
     predecessors are there. `done`: stretches (start, length) that are in the file already.
+    `base`: where in the file the blob begins; all other positions count from there.
     """
 
-    def __init__(self, fd: int, what: Descriptor, done: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, fd: int, what: Descriptor, done: list[tuple[int, int]], base: int = 0
+    ) -> None:
         self._fd = fd
+        self._base = base
         self._what = what
         self._hasher = hasher_for(what.digest)
         self._hashed = 0
@@ -115,7 +119,7 @@ class Frontier:
             return False
         # not the thread's buffer: that one holds bytes on their way to the file
         buffer = memoryview(bytearray(min(_READ_BACK_BYTES, end - self._hashed)))
-        n = os.preadv(self._fd, [buffer], self._hashed)
+        n = os.preadv(self._fd, [buffer], self._base + self._hashed)
         if n == 0:
             raise IntegrityError(f"{self._what.digest}: the file was cut while it was written")
         self._hasher.update(buffer[:n])

@@ -26,7 +26,8 @@ from ocimodel.spec.manifest import (
     parse_manifest,
 )
 from ocimodel.spec.paths import PARTIAL
-from ocimodel.store.landing import FileLanding, target_error
+from ocimodel.store.growing import GrowingFile, target_error
+from ocimodel.store.landing import FileLanding
 from ocimodel.store.protocol import Ingest, Source
 from ocimodel.store.streams import FileReader
 
@@ -170,14 +171,17 @@ class Layout:
             return Outcome.EXISTS
         final = self.blob_path(what.digest)
 
-        def deliver(path: Path) -> None:
+        def deliver() -> None:
+            file.seal()
             try:
                 final.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(final)
+                file.path.replace(final)
             except OSError as error:
                 raise target_error(error, final) from error
+            file.delivered()
 
-        landing = FileLanding(self.path / PARTIAL, what, source, deliver)
+        file = GrowingFile(self.path / PARTIAL / final.name, what.size)
+        landing = FileLanding(file, what, source, deliver)
         if self.has(what):
             # another process brought it while we waited for the lock
             landing.abandon()

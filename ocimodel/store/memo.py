@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from pathlib import Path
 
 # kernels stamp files with a clock of up to 10 ms a tick
 _TICK_NS = 20_000_000
+# of a stretch of a file: start, length, sha256
+_STRETCH = struct.Struct("<QQ32s")
 
 
 def memo_path(environ: Mapping[str, str]) -> Path:
@@ -43,12 +46,16 @@ def identity(status: os.stat_result) -> Identity:
 
 
 class Memo:
-    """Digests by file identity. Thread-safe; `save` writes what was learned since."""
+    """Digests by file identity. Thread-safe; `save` writes what was learned since.
+
+    Of a file as a whole, and of stretches (start, length) in it.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[Identity, str] = {}
         self._learned: dict[Identity, str] = {}
+        self._stretches: dict[Identity, dict[tuple[int, int], bytes]] = {}
         self._lock = threading.Lock()
         self._loaded = path is None
 
@@ -66,13 +73,38 @@ class Memo:
             self._learned[identity(status)] = digest
             self._known[identity(status)] = digest
 
+    def recall_stretches(self, status: os.stat_result) -> dict[tuple[int, int], bytes]:
+        """The raw sha256 digests of what is known of this file's stretches."""
+        with self._lock:
+            learned = self._stretches.get(identity(status))
+        if learned is not None or self._path is None or not self._path.exists():
+            return dict(learned or {})
+        with contextlib.suppress(sqlite3.Error, OSError, OverflowError, struct.error):
+            with contextlib.closing(self._open()) as db:
+                row = db.execute(
+                    "SELECT stretches FROM stretches"
+                    " WHERE dev=? AND ino=? AND size=? AND mtime=? AND ctime=?",
+                    identity(status),
+                ).fetchone()
+            if row:
+                return {(a, n): digest for a, n, digest in _STRETCH.iter_unpack(row[0])}
+        return {}
+
+    def note_stretches(
+        self, status: os.stat_result, digests: Mapping[tuple[int, int], bytes]
+    ) -> None:
+        """`status`: as for `note`. Replaces what was known of the file's stretches."""
+        with self._lock:
+            self._stretches[identity(status)] = dict(digests)
+
     def save(self) -> None:
         """Write what was noted; a failure to do so costs time next run and is no error."""
         with self._lock:
             learned, self._learned = self._learned, {}
-        if not learned or self._path is None:
+            stretches, self._stretches = self._stretches, {}
+        if not (learned or stretches) or self._path is None:
             return
-        newest = max(ctime for *_, ctime in learned)
+        newest = max(ctime for *_, ctime in (*learned, *stretches))
         # OverflowError: SQLite has no inode numbers of 2**63 and above
         with contextlib.suppress(sqlite3.Error, OSError, OverflowError):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,6 +114,13 @@ class Memo:
                 db.executemany(
                     "REPLACE INTO digest VALUES (?,?,?,?,?,?)",
                     [(*key, value) for key, value in learned.items()],
+                )
+                db.executemany(
+                    "REPLACE INTO stretches VALUES (?,?,?,?,?,?)",
+                    [
+                        (*key, b"".join(_STRETCH.pack(*k, v) for k, v in value.items()))
+                        for key, value in stretches.items()
+                    ],
                 )
 
     def _load(self) -> None:
@@ -99,5 +138,9 @@ class Memo:
         db.execute(
             "CREATE TABLE IF NOT EXISTS digest (dev INT, ino INT, size INT, mtime INT, ctime INT,"
             " digest TEXT, PRIMARY KEY (dev, ino)) WITHOUT ROWID"
+        )
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS stretches (dev INT, ino INT, size INT, mtime INT,"
+            " ctime INT, stretches BLOB, PRIMARY KEY (dev, ino))"
         )
         return db

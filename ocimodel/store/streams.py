@@ -56,17 +56,21 @@ class Stream:
 
 
 class FileReader(Stream):
-    """A range of a regular file. Owns the file descriptor `fd` from the first moment."""
+    """A range of a regular file. Owns the file descriptor `fd` from the first moment.
 
-    def __init__(self, fd: int, start: int, length: int) -> None:
+    `base`: where the blob begins in the file, if that holds more; `start` counts in the blob.
+    """
+
+    def __init__(self, fd: int, start: int, length: int, base: int = 0) -> None:
         self.start = start
         self.length = length
         self._fd = fd
-        self._position = start
-        os.lseek(fd, start, os.SEEK_SET)
+        self._position = base + start
+        self._end = self._position + length
+        os.lseek(fd, self._position, os.SEEK_SET)
 
     def readinto(self, buffer: memoryview, /) -> int:
-        left = self.start + self.length - self._position
+        left = self._end - self._position
         n = os.readv(self._fd, [buffer[:left]]) if left else 0
         self._position += n
         return n
@@ -140,21 +144,25 @@ def drain(reader: Reader) -> bytes:
     return b"".join(parts)
 
 
-def hash_file(fd: int, size: int, advance: Advance, like: str = "sha256:") -> str:
+def hash_file(
+    fd: int, size: int, advance: Advance, like: str = "sha256:", start: int | None = None
+) -> str:
     """The digest of an open file of `size` bytes, by the algorithm of `like`.
 
-    IntegrityError when the file is shorter or longer: it is being written.
+    With a `start`, of `size` bytes from there, whatever follows. IntegrityError when there are
+    fewer, or more: it is being written.
     """
     hasher = hasher_for(like)
     buffer = thread_buffer()
-    position = 0
-    while n := os.preadv(fd, [buffer], position):
+    position = start or 0
+    end = position + size
+    while n := os.preadv(fd, [buffer if start is None else buffer[: end - position]], position):
         hasher.update(buffer[:n])
         position += n
         advance(n)
-    if position != size:
+    if position != end:
         raise IntegrityError(
-            f"the file changed while it was read: {position} bytes, not {size}",
+            f"the file changed while it was read: {position} bytes, not {end}",
             hint="wait for its writer to finish, then try again",
         )
     return finish(hasher, like)

@@ -13,6 +13,11 @@ ReadAt = Callable[[int, int], bytes]
 
 # One ranged read: large enough to make few requests, small enough to waste little.
 WINDOW: Final = 64 * 1024
+# The unit of caching for readers that jump about.
+PAGE: Final = 4 * 1024
+_MAX_PAGES: Final = 64
+# What a window grows to while everything is read, as the tables of a GGUF header are.
+_MAX_WINDOW: Final = 1024 * 1024
 
 
 def read_exactly(read_at: ReadAt, offset: int, length: int, what: str) -> bytes:
@@ -29,33 +34,38 @@ def read_exactly(read_at: ReadAt, offset: int, length: int, what: str) -> bytes:
     return data
 
 
-def windowed(read_at: ReadAt, size: int, n_windows: int = 8) -> ReadAt:
-    """The same bytes through a cache of `n_windows` windows, for readers that jump about.
+def windowed(read_at: ReadAt, size: int) -> ReadAt:
+    """The same bytes through a cache of pages, for readers that jump about.
 
     A walk over nested messages asks for many small neighbours; behind a network each would be a
-    request. Holds at most `n_windows` x 64 KiB.
+    request. One page after a jump, twice as many with each read that goes on from the last one.
+    Holds at most 256 KiB.
     """
-    cached: OrderedDict[int, bytes] = OrderedDict()
+    pages: OrderedDict[int, bytes] = OrderedDict()
+    n_ahead, following = 1, -1
 
-    def window(index: int) -> bytes:
-        if index in cached:
-            cached.move_to_end(index)
-            return cached[index]
-        start = index * WINDOW
-        data = read_at(start, min(WINDOW, size - start)) if start < size else b""
-        cached[index] = data
-        if len(cached) > n_windows:
-            cached.popitem(last=False)
-        return data
+    def page(index: int) -> bytes:
+        nonlocal n_ahead, following
+        if index in pages:
+            pages.move_to_end(index)
+            return pages[index]
+        n_ahead = min(2 * n_ahead, WINDOW // PAGE) if index == following else 1
+        start = index * PAGE
+        data = read_at(start, min(n_ahead * PAGE, size - start)) if start < size else b""
+        for i in range(n_ahead):
+            pages[index + i] = data[i * PAGE : (i + 1) * PAGE]
+            pages.move_to_end(index + i)
+        following = index + n_ahead
+        while len(pages) > _MAX_PAGES:
+            pages.popitem(last=False)
+        return pages[index]
 
     def read(offset: int, length: int) -> bytes:
-        first, last = offset // WINDOW, (offset + max(length, 1) - 1) // WINDOW
-        if last - first > 1:
+        if length > WINDOW:
             return read_at(offset, length)
-        start = offset - first * WINDOW
-        data = window(first)
-        if last > first:
-            data += window(last)
+        first, last = offset // PAGE, (offset + max(length, 1) - 1) // PAGE
+        data = page(first) if first == last else b"".join(map(page, range(first, last + 1)))
+        start = offset - first * PAGE
         return data[start : start + length]
 
     return read
@@ -64,16 +74,24 @@ def windowed(read_at: ReadAt, size: int, n_windows: int = 8) -> ReadAt:
 class Cursor:
     """Reads forward inside [position, end), one buffered window at a time; skipping costs nothing.
 
+    `window`: bytes of the first read and of each after a jump; it doubles while all is read.
+
     Every read is checked against `end` before any byte is asked for, so a length that lies in the
     file can never drive an allocation. Errors are InputError beginning with `what`.
     """
 
-    __slots__ = ("_read_at", "_window", "_window_start", "end", "position", "what")
+    __slots__ = (
+        "_ahead", "_first", "_read_at", "_window", "_window_start", "end", "position", "what"
+    )  # fmt: skip
 
-    def __init__(self, read_at: ReadAt, position: int, end: int, what: str) -> None:
+    def __init__(
+        self, read_at: ReadAt, position: int, end: int, what: str, window: int = WINDOW
+    ) -> None:
         self._read_at = read_at
+        self._first = window
         self._window = b""
         self._window_start = 0
+        self._ahead = window
         self.position = position
         self.end = end
         self.what = what
@@ -105,7 +123,9 @@ class Cursor:
         self.need(length, field)
         start = self.position - self._window_start
         if start < 0 or start + length > len(self._window):
-            wanted = max(length, min(WINDOW, self.left))
+            is_next = 0 < start <= len(self._window)
+            self._ahead = min(2 * self._ahead, _MAX_WINDOW) if is_next else self._first
+            wanted = max(length, min(self._ahead, self.left))
             self._window = read_exactly(self._read_at, self.position, wanted, self.what)
             self._window_start, start = self.position, 0
         self.position += length

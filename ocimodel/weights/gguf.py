@@ -5,20 +5,24 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import hashlib
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ocimodel.errors import InputError
-from ocimodel.spec.tensor import Tensor, count_elements
-from ocimodel.weights.cursor import Cursor, ReadAt
+from ocimodel.spec.tensor import Tensor, TensorMap, count_elements
+from ocimodel.weights.cursor import WINDOW, Cursor, ReadAt
 from ocimodel.weights.ggml_types import BLOCKS
+from ocimodel.weights.magic import format_of
+from ocimodel.weights.metadata import MAX_VALUE_BYTES, stand_in
+from ocimodel.weights.reader import Match
 
 MAGIC: Final = b"GGUF"
-Scalar = int | float | bool | str
 
-# Bounds on what is held in memory. Vocabularies (arrays) are walked, never held.
+# Bounds on what is held in memory. Vocabularies (long arrays) are hashed, never held.
 _MAX_HEADER: Final = 256 * 1024 * 1024  # bytes walked; real headers reach tens of MiB
 _MAX_KEYS: Final = 65_536
 _MAX_TENSORS: Final = 1_000_000
@@ -27,6 +31,8 @@ _MAX_STRING: Final = 1_048_576  # chat templates are the longest, tens of KiB
 _MAX_DIMENSIONS: Final = 8  # ggml's own is 4
 _MAX_DEPTH: Final = 4  # arrays of arrays
 _MIN_TENSOR_INFO: Final = 8 + 4 + 4 + 8  # an empty name, no dimensions, type, offset
+
+_Update = Callable[[bytes], object]
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -38,21 +44,32 @@ _SCALARS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`tensors` in the header's order; `metadata`: the scalars and strings, without the arrays.
+    """`tensors` in the header's order; `metadata`: JSON values, of arrays over 4 KiB the digest.
 
     `data_start`: the file offset that tensor offsets count from, aligned.
     """
 
     version: int
     tensors: tuple[Tensor, ...]
-    metadata: Mapping[str, Scalar]
+    metadata: Mapping[str, Any]
     data_start: int
+
+
+def recognises(head: bytes, size: int, name: str) -> Match:
+    found = format_of(head)
+    is_gguf = found == "gguf" or (not found and name.lower().endswith(".gguf"))
+    return Match.CERTAIN if is_gguf else Match.NO
+
+
+def read(read_at: ReadAt, size: int) -> TensorMap:
+    header = read_header(read_at, size)
+    return TensorMap("gguf", header.metadata, header.tensors)
 
 
 def read_header(read_at: ReadAt, size: int) -> Header:
     """The checked header of a file of `size` bytes; InputError when it is malformed or truncated.
 
-    Reads the header once, in windows, and holds none of its arrays.
+    Reads the header once, in windows, and holds none of its long arrays.
     """
     reader, version = _open(read_at, size)
     n_tensors, n_keys = reader.number("Q", "tensor count"), reader.number("Q", "key count")
@@ -70,11 +87,6 @@ def read_header(read_at: ReadAt, size: int) -> Header:
     data_start = -(-reader.cursor.position // alignment) * alignment
     found = _place(infos, alignment, data_start, size)
     return Header(version, found, metadata, data_start)
-
-
-def tensors(read_at: ReadAt, size: int) -> tuple[Tensor, ...]:
-    """The tensors in the header's order. Raises InputError like `read_header`."""
-    return read_header(read_at, size).tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,48 +140,96 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise self.cursor.fail(f"{field} is not UTF-8") from error
 
-    def metadata(self, n_keys: int) -> dict[str, Scalar]:
-        found: dict[str, Scalar] = {}
-        seen: set[str] = set()
+    def metadata(self, n_keys: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for _ in range(n_keys):
             key = self.string(_MAX_NAME, "metadata key")
-            if key in seen:
+            if key in found:
                 raise self.cursor.fail(f"metadata key {key[:200]!r} appears twice")
-            seen.add(key)
             value_type = self.number("I", "value type")
-            if value_type == _STRING:
-                found[key] = self.string(_MAX_STRING, f"value of {key[:200]!r}")
-            elif value_type == _ARRAY:
-                self.skip_array(1)
+            if value_type == _ARRAY:
+                found[key] = self.array()
             else:
-                found[key] = self.scalar(self.code(value_type), f"value of {key[:200]!r}")
+                found[key] = self.value(value_type, f"value of {key[:200]!r}")
         return found
+
+    def value(self, value_type: int, field: str) -> int | float | bool | str:
+        if value_type == _STRING:
+            return self.string(_MAX_STRING, field)
+        value = self.scalar(self.code(value_type), field)
+        # JSON has no other numbers
+        return value if math.isfinite(value) else str(value)
 
     def code(self, value_type: int) -> str:
         if value_type not in _SCALARS:
             raise self.cursor.fail(f"unknown value type {value_type}")
         return _SCALARS[value_type]
 
-    def skip_array(self, depth: int) -> None:
+    def array(self) -> Any:
+        """The next array's items, or what stands for them; its bytes are hashed in passing."""
+        start, hasher = self.cursor.position, hashlib.sha256()
+        n = self.walk_array(hasher.update, 1)
+        end = self.cursor.position
+        if end - start <= MAX_VALUE_BYTES:
+            self.cursor.position = start
+            try:
+                return self.items()
+            except InputError:
+                # tokenizers hold pieces of characters, which are no text
+                self.cursor.position = end
+        return stand_in(hasher.hexdigest(), n)
+
+    def items(self) -> list[Any]:
+        """The next array, which has been walked and found to be short."""
         item_type, n = self.number("I", "array type"), self.number("Q", "array length")
+        if item_type == _ARRAY:
+            return [self.items() for _ in range(n)]
+        return [self.value(item_type, "array item") for _ in range(n)]
+
+    def walk_array(self, update: _Update, depth: int) -> int:
+        """Pass over the next array, all of its bytes to `update`; the number of its items."""
+        head = self.cursor.take(12, "array")
+        item_type, n = struct.unpack(self.order + "IQ", head)
+        update(head)
         if item_type == _STRING:
             self.cursor.need(8 * n, "array of strings")
-            # Vocabularies hold hundreds of thousands: no call more than needed in this loop.
-            take, skip, unpack = (
-                self.cursor.take,
-                self.cursor.skip,
-                struct.Struct(self.order + "Q").unpack,
-            )
-            for _ in range(n):
-                skip(unpack(take(8, "string length"))[0], "string")
+            self.walk_strings(n, update)
         elif item_type == _ARRAY:
             if depth == _MAX_DEPTH:
                 raise self.cursor.fail(f"arrays nested deeper than {_MAX_DEPTH}")
             self.cursor.need(12 * n, "array of arrays")
             for _ in range(n):
-                self.skip_array(depth + 1)
+                self.walk_array(update, depth + 1)
         else:
-            self.cursor.skip(n * struct.calcsize("<" + self.code(item_type)), "array")
+            self.walk_bytes(n * struct.calcsize("<" + self.code(item_type)), "array", update)
+        return int(n)
+
+    def walk_strings(self, n: int, update: _Update) -> None:
+        """Vocabularies hold hundreds of thousands: no call more than needed in the inner loop."""
+        unpack = struct.Struct(self.order + "Q").unpack_from
+        while n:
+            block = self.cursor.take(min(WINDOW, self.cursor.left), "array of strings")
+            end, last = 0, len(block) - 8
+            while n and end <= last:
+                following = end + 8 + unpack(block, end)[0]
+                if following > len(block):
+                    break
+                end = following
+                n -= 1
+            self.cursor.position -= len(block) - end
+            update(block[:end])
+            if not end:  # a string longer than a block, or than the file
+                raw = self.cursor.take(8, "string length")
+                update(raw)
+                self.walk_bytes(unpack(raw)[0], "string", update)
+                n -= 1
+
+    def walk_bytes(self, length: int, field: str, update: _Update) -> None:
+        self.cursor.need(length, field)
+        while length:
+            block = self.cursor.take(min(WINDOW, length), field)
+            update(block)
+            length -= len(block)
 
     def tensor_info(self) -> _Info:
         name = self.string(_MAX_NAME, "tensor name")

@@ -13,8 +13,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ocimodel.errors import InputError
-from ocimodel.spec.tensor import BITS, Tensor, count_elements
+from ocimodel.spec.paths import check_path
+from ocimodel.spec.tensor import BITS, Tensor, TensorMap, count_elements
 from ocimodel.weights.cursor import Cursor, ReadAt, windowed
+from ocimodel.weights.magic import format_of
 from ocimodel.weights.protobuf import (
     LENGTH,
     VARINT,
@@ -23,6 +25,7 @@ from ocimodel.weights.protobuf import (
     text,
     varints,
 )
+from ocimodel.weights.reader import Match
 
 # TensorProto.DataType → our names. 0 (undefined) and 8 (string) hold no numbers.
 DTYPES: Final = {
@@ -33,11 +36,14 @@ DTYPES: Final = {
 }  # fmt: skip
 _STRING_DTYPE: Final = 8
 
+# Most messages are small, and what follows a large one is far away.
+_WINDOW: Final = 256
 _MAX_DEPTH: Final = 16  # subgraphs inside subgraphs
 _MAX_TENSORS: Final = 1_000_000
 _MAX_RANK: Final = 64
 _MAX_NAME: Final = 65_536
 _MAX_IR_VERSION: Final = 10_000
+_MAX_OPSETS: Final = 64
 
 
 @dataclass(slots=True)
@@ -46,13 +52,38 @@ class _Walk:
     found: list[Tensor] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
-    """`tensors`: initializers and constants in file order, those of subgraphs included."""
+    """`tensors`: initializers and constants in file order, those of subgraphs included.
 
-    ir_version: int
-    producer: str
-    tensors: tuple[Tensor, ...]
+    A constant of a node has the name of the node's output. `opsets`: versions by domain, "" being
+    ONNX's own.
+    """
+
+    ir_version: int = 0
+    producer: str = ""
+    producer_version: str = ""
+    opsets: dict[str, int] = field(default_factory=dict)
+    tensors: tuple[Tensor, ...] = ()
+
+
+def recognises(head: bytes, size: int, name: str) -> Match:
+    if format_of(head):
+        return Match.NO
+    if name.lower().endswith(".onnx"):
+        return Match.CERTAIN
+    return Match.MAYBE if looks_like(head) else Match.NO
+
+
+def read(read_at: ReadAt, size: int) -> TensorMap:
+    header = read_header(read_at, size)
+    metadata = {
+        "ir_version": header.ir_version,
+        "producer_name": header.producer,
+        "producer_version": header.producer_version,
+        "opset_import": header.opsets,
+    }
+    return TensorMap("onnx", {k: v for k, v in metadata.items() if v}, header.tensors)
 
 
 def looks_like(head: bytes) -> bool:
@@ -63,62 +94,104 @@ def looks_like(head: bytes) -> bool:
 def read_header(read_at: ReadAt, size: int) -> Header:
     """The tensors of an ONNX file of `size` bytes; InputError when it is not a valid ModelProto.
 
-    Reads every field outside the tensors' data, in windows of 64 KiB. Tensors with external data
-    name its file, and have no checked range in it.
+    Reads every field outside the tensors' data, in small windows. Tensors with external data name
+    its file, and have no checked range in it.
     """
     read_at = windowed(read_at, size)
     walk = _Walk(read_at)
-    ir_version, producer, has_graph, has_opset = 0, "", False, False
-    for item in fields(Cursor(read_at, 0, size, "ONNX")):
+    header = Header()
+    has_graph = False
+    for item in fields(Cursor(read_at, 0, size, "ONNX", _WINDOW)):
         if (item.number, item.wire_type) == (1, VARINT):
-            ir_version = item.value
+            header.ir_version = item.value
         elif (item.number, item.wire_type) == (2, LENGTH):
-            producer = text(read_at, item, _MAX_NAME, "ONNX producer_name")
+            header.producer = text(read_at, item, _MAX_NAME, "ONNX producer_name")
+        elif (item.number, item.wire_type) == (3, LENGTH):
+            header.producer_version = text(read_at, item, _MAX_NAME, "ONNX producer_version")
         elif (item.number, item.wire_type) == (7, LENGTH):
             has_graph = True
             _graph(walk, item, 0)
         elif (item.number, item.wire_type) == (8, LENGTH):
-            has_opset = True
-    if not has_graph or not has_opset or not 1 <= ir_version <= _MAX_IR_VERSION:
+            _opset(walk, item, header.opsets)
+        elif (item.number, item.wire_type) == (25, LENGTH):
+            _function(walk, item)
+    if not has_graph or not header.opsets or not 1 <= header.ir_version <= _MAX_IR_VERSION:
         raise InputError(
-            "ONNX: expected a model with an IR version, an operator set and a graph, "
-            f"got IR version {ir_version}, operator set: {has_opset}, graph: {has_graph}"
+            "ONNX: expected a model with an IR version, an operator set and a graph, got "
+            f"IR version {header.ir_version}, {len(header.opsets)} operator sets, "
+            f"{'a' if has_graph else 'no'} graph"
         )
-    return Header(ir_version, producer, tuple(walk.found))
+    header.tensors = tuple(walk.found)
+    return header
 
 
-def tensors(read_at: ReadAt, size: int) -> tuple[Tensor, ...]:
-    """The tensors in file order. Raises InputError like `read_header`."""
-    return read_header(read_at, size).tensors
+def _opset(walk: _Walk, item: Field, into: dict[str, int]) -> None:
+    domain, version = "", 0
+    for part in fields(_inside(walk, item, "ONNX operator set")):
+        if part.number == 1:
+            domain = text(walk.read_at, part, _MAX_NAME, "ONNX operator set")
+        elif (part.number, part.wire_type) == (2, VARINT):
+            version = part.value
+    if len(into) < _MAX_OPSETS:
+        into[domain] = version
+
+
+def _function(walk: _Walk, function: Field) -> None:
+    for item in fields(_inside(walk, function, "ONNX function")):
+        if (item.number, item.wire_type) == (7, LENGTH):
+            _node(walk, item, 0)
 
 
 def _graph(walk: _Walk, graph: Field, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise InputError(f"ONNX: graphs nested deeper than {_MAX_DEPTH}")
+    names: set[str] = set()
     for item in fields(_inside(walk, graph, "ONNX graph")):
         if item.wire_type != LENGTH:
             continue
         if item.number == 1:  # node
             _node(walk, item, depth)
         elif item.number == 5:  # initializer
-            _tensor(walk, item)
+            name = _tensor(walk, item)
+            if name in names:
+                raise InputError(f"ONNX: two initializers are called {name[:200]!r}")
+            names.add(name)
+        elif item.number == 15:  # sparse_initializer
+            _sparse(walk, item)
 
 
 def _node(walk: _Walk, node: Field, depth: int) -> None:
     """Constants and subgraphs (the branches of If, the body of Loop) carry weights too."""
+    output = ""
     for item in fields(_inside(walk, node, "ONNX node")):
-        if item.wire_type == LENGTH and item.number == 5:
-            for part in fields(_inside(walk, item, "ONNX attribute")):
-                if part.wire_type != LENGTH:
-                    continue
-                if part.number in (5, 10):  # t, tensors
-                    _tensor(walk, part)
-                elif part.number in (6, 11):  # g, graphs
-                    _graph(walk, part, depth + 1)
+        if item.wire_type != LENGTH:
+            continue
+        if item.number == 2 and not output:  # writers put it before the attributes
+            output = text(walk.read_at, item, _MAX_NAME, "ONNX node output")
+        elif item.number == 5:
+            _attribute(walk, item, output, depth)
+
+
+def _attribute(walk: _Walk, attribute: Field, output: str, depth: int) -> None:
+    for part in fields(_inside(walk, attribute, "ONNX attribute")):
+        if part.wire_type != LENGTH:
+            continue
+        if part.number in (5, 10):  # t, tensors
+            _tensor(walk, part, output)
+        elif part.number in (6, 11):  # g, graphs
+            _graph(walk, part, depth + 1)
+        elif part.number in (22, 23):  # sparse_tensor, sparse_tensors
+            _sparse(walk, part, output)
+
+
+def _sparse(walk: _Walk, item: Field, name: str = "") -> None:
+    for part in fields(_inside(walk, item, "ONNX sparse tensor")):
+        if part.wire_type == LENGTH and part.number in (1, 2):  # values, indices
+            _tensor(walk, part, name)
 
 
 def _inside(walk: _Walk, item: Field, what: str) -> Cursor:
-    return Cursor(walk.read_at, item.start, item.end, what)
+    return Cursor(walk.read_at, item.start, item.end, what, _WINDOW)
 
 
 @dataclass(slots=True)
@@ -130,7 +203,7 @@ class _Parts:
     name: str = ""
     raw: Field | None = None
     typed_start: int = 0
-    typed_bytes: int = 0
+    typed_end: int = 0
     external: dict[str, str] = field(default_factory=dict)
     is_external: bool = False
 
@@ -139,15 +212,17 @@ class _Parts:
 _TYPED_DATA: Final = frozenset({4, 5, 7, 10, 11})
 
 
-def _tensor(walk: _Walk, item: Field) -> None:
+def _tensor(walk: _Walk, item: Field, name: str = "") -> str:
+    """Note the tensor, under `name` if that is given; its name."""
     if len(walk.found) >= _MAX_TENSORS:
         raise InputError(f"ONNX: more than {_MAX_TENSORS} tensors")
     parts = _parts(walk, item)
+    parts.name = name or parts.name
     what = f"ONNX: tensor {parts.name[:200]!r}"
     if len(parts.dims) > _MAX_RANK:
         raise InputError(f"{what} has {len(parts.dims)} dimensions")
     if parts.data_type == _STRING_DTYPE:
-        return
+        return parts.name
     dtype = DTYPES.get(parts.data_type)
     if dtype is None:
         raise InputError(f"{what}: unknown data type {parts.data_type}")
@@ -155,17 +230,18 @@ def _tensor(walk: _Walk, item: Field) -> None:
     shape, length = tuple(parts.dims), -(-n * BITS[dtype] // 8)
     if parts.is_external:
         walk.found.append(_external(parts, dtype, shape, length, what))
-        return
+        return parts.name
     if parts.raw is not None:
         start, got = parts.raw.start, parts.raw.end - parts.raw.start
         wrong = got != length
     else:
         # Values are widened (an int8 is a varint) or packed (four 2-bit values in one).
-        start, got = parts.typed_start, parts.typed_bytes
+        start, got = parts.typed_start, parts.typed_end - parts.typed_start
         wrong, length = n > 4 * got, got
     if wrong:
         raise InputError(f"{what}: {n} elements of {dtype} cannot be {got} bytes of data")
     walk.found.append(Tensor(parts.name, dtype, shape, start, length))
+    return parts.name
 
 
 def _parts(walk: _Walk, item: Field) -> _Parts:
@@ -185,7 +261,7 @@ def _parts(walk: _Walk, item: Field) -> _Parts:
             parts.is_external = part.value == 1
         elif part.number in _TYPED_DATA:
             parts.typed_start = parts.typed_start or part.start
-            parts.typed_bytes += part.end - part.start
+            parts.typed_end = part.end
     return parts
 
 
@@ -206,14 +282,18 @@ def _external_entry(walk: _Walk, item: Field, into: dict[str, str]) -> None:
 
 def _external(parts: _Parts, dtype: str, shape: tuple[int, ...], length: int, what: str) -> Tensor:
     """A tensor in another file; only a path that stays below the model's directory is accepted."""
-    location = PurePosixPath(parts.external.get("location", "").replace("\\", "/"))
-    if not location.name or location.is_absolute() or ".." in location.parts:
-        raise InputError(f"{what}: external data at {str(location)[:200]!r}, not a path below")
+    location = parts.external.get("location", "").replace("\\", "/")
+    try:
+        path = check_path(location and str(PurePosixPath(location)))
+    except InputError as error:
+        raise InputError(f"{what}: external data: {error}") from error
+    if path.lower().endswith(".onnx"):
+        raise InputError(f"{what}: external data in a model, {path[:200]!r}")
     offset = _decimal(parts.external.get("offset", "0"), what)
     given = _decimal(parts.external.get("length", str(length)), what)
     if given != length:
         raise InputError(f"{what}: its shape takes {length} bytes, external data gives {given}")
-    return Tensor(parts.name, dtype, shape, offset, length, str(location))
+    return Tensor(parts.name, dtype, shape, offset, length, path)
 
 
 def _decimal(value: str, what: str) -> int:

@@ -6,13 +6,16 @@ Source: https://github.com/huggingface/safetensors, README "Format" (0.4 to 0.8 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ocimodel.errors import InputError
-from ocimodel.spec.tensor import BITS, Tensor, count_elements
+from ocimodel.spec.tensor import BITS, Tensor, TensorMap, count_elements
 from ocimodel.weights.cursor import ReadAt, read_exactly
+from ocimodel.weights.magic import format_of
+from ocimodel.weights.reader import Match
 
 # The reference implementation refuses longer headers, so nobody can have written one.
 MAX_HEADER: Final = 100_000_000
@@ -34,6 +37,19 @@ class Header:
     data_start: int
 
 
+def recognises(head: bytes, size: int, name: str) -> Match:
+    named = name.lower().endswith(".safetensors")
+    # before magic numbers: the length may begin as a pickle does
+    if looks_like(head, size):
+        return Match.CERTAIN if named else Match.MAYBE
+    return Match.CERTAIN if named and not format_of(head) else Match.NO
+
+
+def read(read_at: ReadAt, size: int) -> TensorMap:
+    header = read_header(read_at, size)
+    return TensorMap("safetensors", header.metadata, header.tensors)
+
+
 def looks_like(head: bytes, size: int) -> bool:
     """Whether a file of `size` bytes that begins with `head` (≥ 10 bytes) may be safetensors.
 
@@ -52,19 +68,14 @@ def read_header(read_at: ReadAt, size: int) -> Header:
     names, unknown dtypes, lengths that contradict the shape, gaps, overlaps, bytes left over.
     """
     length = _header_length(read_at, size)
-    text = read_exactly(read_at, _PREFIX, length, "safetensors header")
-    document = _load(text)
+    document = _load(_text(read_at, length))
     metadata = _metadata(document.pop("__metadata__", None))
     data_start = _PREFIX + length
-    found = [_tensor(name, entry, data_start) for name, entry in document.items()]
+    # each entry goes as its tensor comes, or a header of 90,000 would be there twice
+    found = [_tensor(name, document.pop(name), data_start) for name in list(document)]
     found.sort(key=lambda tensor: (tensor.offset, tensor.length, tensor.name))
     _check_coverage(found, data_start, size)
     return Header(tuple(found), metadata, data_start)
-
-
-def tensors(read_at: ReadAt, size: int) -> tuple[Tensor, ...]:
-    """The tensors in the order of their bytes. Raises InputError like `read_header`."""
-    return read_header(read_at, size).tensors
 
 
 def _header_length(read_at: ReadAt, size: int) -> int:
@@ -87,8 +98,8 @@ def _header_length(read_at: ReadAt, size: int) -> int:
     return length
 
 
-class _DuplicateKeyError(ValueError):
-    """A JSON object names a key twice."""
+class _NoJsonError(ValueError):
+    """Python would take it, JSON does not."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -98,29 +109,52 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _DuplicateKeyError(f"{key[:200]!r} appears twice")
+                raise _NoJsonError(f"{key[:200]!r} appears twice")
             seen.add(key)
     if (
         len(found) == 3
-        and isinstance(found.get("shape"), list)
-        and found.keys() == set(_ENTRY_KEYS)
+        and isinstance(shape := found.get("shape"), list)
+        and isinstance(dtype := found.get("dtype"), str)
+        and "data_offsets" in found
     ):
-        return tuple(found[key] for key in _ENTRY_KEYS)
+        return sys.intern(dtype), tuple(shape), found["data_offsets"]
     return found
 
 
-def _load(text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise InputError(f"safetensors: the header must begin with '{{', got {text[:1]!r}")
+def _constant(name: str) -> NoReturn:
+    raise _NoJsonError(f"{name} is no JSON")
+
+
+def _text(read_at: ReadAt, length: int) -> str:
+    """The header. Decoded by hand: json would also take UTF-16 and a byte order mark."""
+    raw = read_exactly(read_at, _PREFIX, length, "safetensors header")
+    if not raw.startswith(b"{"):
+        raise InputError(f"safetensors: the header must begin with '{{', got {raw[:1]!r}")
     try:
-        # Without the explicit decoding json would also accept UTF-16 and a byte order mark.
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"safetensors: the header is not UTF-8: {error}") from error
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        if "\\ud" in text or "\\uD" in text:
+            _refuse_half_characters(document)
     except (ValueError, RecursionError) as error:
         raise InputError(f"safetensors: the header is not valid JSON: {error}") from error
     # A file whose one tuple stands at the top names no tensors: {"dtype": …} is no header.
     if not isinstance(document, dict):
         raise InputError("safetensors: the header is not an object of tensors")
     return document
+
+
+def _refuse_half_characters(document: Any) -> None:
+    """Half a surrogate pair is no text: no file could be written with such a name again."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _NoJsonError("half of a surrogate pair") from error
 
 
 def _metadata(value: object) -> Mapping[str, str]:
@@ -155,7 +189,7 @@ def _tensor(name: str, entry: Any, data_start: int) -> Tensor:
 
 def _are_sizes(value: object) -> bool:
     # `type is int`: JSON's true is an int to isinstance. The bound: 64-bit, as in the format.
-    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**64 for v in value)
+    return isinstance(value, list | tuple) and all(type(v) is int and 0 <= v < 2**64 for v in value)
 
 
 def _check_coverage(ordered: list[Tensor], data_start: int, size: int) -> None:

@@ -1,8 +1,9 @@
 """PyTorch zip checkpoints: which storages they hold, and where. Nothing is unpickled.
 
 `torch.save` writes an uncompressed zip: `<name>/data.pkl` (a pickle, never opened here) and
-`<name>/data/0`, `<name>/data/1`, …: the bytes of each storage. TorchScript adds `constants.pkl`.
-The dtypes stand in the pickle only, so parameters cannot be counted.
+`<name>/data/0`, `<name>/data/1`, …: the bytes of each storage. TorchScript adds `constants.pkl`,
+and `constants/0` and so on, where a frozen module has all of its weights. The dtypes stand in the
+pickles only, so parameters cannot be counted, and a storage may hold several tensors.
 
 Source: torch/serialization.py and caffe2/serialize/inline_container.h of PyTorch 1.6 and later.
 """
@@ -10,21 +11,32 @@ Source: torch/serialization.py and caffe2/serialize/inline_container.h of PyTorc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import Tensor, TensorMap
 from ocimodel.weights.cursor import ReadAt
+from ocimodel.weights.magic import begins_torch_zip, format_of
+from ocimodel.weights.reader import Match
 from ocimodel.weights.zip_directory import STORED, Entry, data_offset, read_entries
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """`length` bytes at `offset` of the file: one storage, which several tensors may share."""
+def recognises(head: bytes, size: int, name: str) -> Match:
+    if format_of(head) != "zip":
+        return Match.NO
+    # zip is a container for everything: only a checkpoint's damage is ours to report
+    return Match.CERTAIN if begins_torch_zip(head) else Match.MAYBE
 
-    name: str
-    offset: int
-    length: int
+
+def read(read_at: ReadAt, size: int) -> TensorMap | None:
+    """Each storage as a tensor of bytes, named as its entry without the archive's own folder."""
+    entries = read_entries(read_at, size)
+    prefix = prefix_of(entries)
+    if prefix is None:
+        return None
+    is_script = any(entry.name == f"{prefix}constants.pkl" for entry in entries)
+    found = tuple(_storages(read_at, size, entries, prefix))
+    return TensorMap("torchscript" if is_script else "torch", {}, found)
 
 
 def prefix_of(entries: Sequence[Entry]) -> str | None:
@@ -42,34 +54,22 @@ def prefix_of(entries: Sequence[Entry]) -> str | None:
     return None
 
 
-def storage_bytes(entries: Sequence[Entry], prefix: str) -> int:
-    """Bytes of all storages together, from the directory alone."""
-    return sum(entry.size for entry in _storages(entries, prefix))
+def _storages(read_at: ReadAt, size: int, entries: Sequence[Entry], prefix: str) -> list[Tensor]:
+    """The storages in the order of their bytes, without those that somebody compressed.
 
-
-def storages(read_at: ReadAt, size: int) -> tuple[Storage, ...]:
-    """The storages of a checkpoint of `size` bytes in the order of their bytes.
-
-    InputError when it is no torch checkpoint, or a storage is compressed, outside the file, or
-    overlaps another one.
+    InputError when one is outside the file or overlaps another one.
     """
-    entries = read_entries(read_at, size)
-    prefix = prefix_of(entries)
-    if prefix is None:
-        raise InputError("torch: expected a zip with data.pkl and data/0 in one folder")
     found = []
-    for entry in _storages(entries, prefix):
+    for entry in entries:
+        if not entry.name.startswith((prefix + "data/", prefix + "constants/")):
+            continue
         if entry.method != STORED or entry.size != entry.stored:
-            raise InputError(f"torch: storage {entry.name[:200]!r} is compressed")
+            continue
         offset = data_offset(read_at, entry, size)
-        found.append(Storage(entry.name[len(prefix) :], offset, entry.size))
+        name = entry.name[len(prefix) :]
+        found.append(Tensor(name, "U8", (entry.size,), offset, entry.size))
     found.sort(key=lambda storage: (storage.offset, storage.length))
     for before, after in pairwise(found):
         if before.offset + before.length > after.offset:
             raise InputError(f"torch: storage {after.name[:200]!r} overlaps {before.name[:200]!r}")
-    return tuple(found)
-
-
-def _storages(entries: Sequence[Entry], prefix: str) -> list[Entry]:
-    inside = prefix + "data/"
-    return [entry for entry in entries if entry.name.startswith(inside)]
+    return found

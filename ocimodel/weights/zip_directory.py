@@ -18,7 +18,8 @@ from ocimodel.weights.cursor import Cursor, ReadAt, read_exactly
 MAGIC: Final = b"PK\x03\x04"
 STORED: Final = 0
 
-_MAX_DIRECTORY: Final = 64 * 1024 * 1024
+# 90,000 entries take 8 MiB
+_MAX_DIRECTORY: Final = 16 * 1024 * 1024
 _END: Final = struct.Struct("<4s4H2IH")  # end of central directory record
 _LOCATOR: Final = struct.Struct("<4sIQI")
 _END64: Final = struct.Struct("<4sQ2H2I4Q")
@@ -34,6 +35,7 @@ class Entry:
     """`size`: uncompressed bytes; `stored`: bytes in the archive; `header`: local header offset."""
 
     name: str
+    raw_name: bytes
     method: int
     stored: int
     size: int
@@ -43,7 +45,7 @@ class Entry:
 def read_entries(read_at: ReadAt, size: int) -> tuple[Entry, ...]:
     """The entries of an archive of `size` bytes, in the directory's order.
 
-    InputError when there is no directory, or it lies: out of the file, over 64 MiB, more entries
+    InputError when there is no directory, or it lies: out of the file, over 16 MiB, more entries
     than it has room for, two entries of one name.
     """
     n_entries, n_bytes, start = _locate(read_at, size)
@@ -52,7 +54,7 @@ def read_entries(read_at: ReadAt, size: int) -> tuple[Entry, ...]:
     if n_entries * _CENTRAL.size > n_bytes:
         raise InputError(f"zip: {n_entries} entries cannot stand in {n_bytes} bytes")
     cursor = Cursor(read_at, start, start + n_bytes, "zip directory")
-    entries = tuple(_entry(cursor, size) for _ in range(n_entries))
+    entries = tuple(_entry(cursor, start) for _ in range(n_entries))
     if len({entry.name for entry in entries}) != len(entries):
         raise InputError("zip: two entries have the same name")
     return entries
@@ -61,10 +63,14 @@ def read_entries(read_at: ReadAt, size: int) -> tuple[Entry, ...]:
 def data_offset(read_at: ReadAt, entry: Entry, size: int) -> int:
     """Where the entry's bytes begin in the archive of `size` bytes; reads its local header."""
     what = f"zip entry {entry.name[:200]!r}"
-    header = _LOCAL.unpack(read_exactly(read_at, entry.header, _LOCAL.size, what))
+    length = _LOCAL.size + len(entry.raw_name)
+    raw = read_exactly(read_at, entry.header, length, what)
+    header = _LOCAL.unpack_from(raw)
     start = int(entry.header + _LOCAL.size + header[9] + header[10])
-    if header[0] != MAGIC or start + entry.stored > size:
-        raise InputError(f"{what}: no local header at {entry.header}, or it ends after the file")
+    if header[0] != MAGIC or header[9] != len(entry.raw_name) or not raw.endswith(entry.raw_name):
+        raise InputError(f"{what}: its local header at {entry.header} is another one's, or none")
+    if start + entry.stored > size:
+        raise InputError(f"{what} ends after the file")
     return start
 
 
@@ -98,7 +104,7 @@ def _locate(read_at: ReadAt, size: int) -> tuple[int, int, int]:
     return end64[7], end64[8], end64[9]
 
 
-def _entry(cursor: Cursor, size: int) -> Entry:
+def _entry(cursor: Cursor, end: int) -> Entry:
     record = _CENTRAL.unpack(cursor.take(_CENTRAL.size, "entry"))
     if record[0] != b"PK\x01\x02":
         raise cursor.fail("an entry has no signature")
@@ -107,9 +113,10 @@ def _entry(cursor: Cursor, size: int) -> Entry:
     extra = cursor.take(record[11], "entry extra field")
     cursor.skip(record[12], "entry comment")
     unpacked, stored, header = _zip64(extra, unpacked, stored, header)
-    if header + _LOCAL.size + stored > size:
-        raise cursor.fail(f"entry of {stored} bytes at {header} lies outside the file")
-    return Entry(raw_name.decode("utf-8", "replace"), method, stored, unpacked, header)
+    if header + _LOCAL.size + len(raw_name) + stored > end:
+        raise cursor.fail(f"entry of {stored} bytes at {header} lies behind its directory")
+    name = raw_name.decode("utf-8", "replace")
+    return Entry(name, raw_name, method, stored, unpacked, header)
 
 
 def _zip64(extra: bytes, unpacked: int, stored: int, header: int) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from ocimodel.ops.push import push
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
+from ocimodel.store.directory import FileSlice
 from ocimodel.store.layout import Layout
 from ocimodel.store.memory import MemoryStore
 from ocimodel.store.protocol import Ingest, Source
@@ -27,11 +28,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocimodel.ops.ahead.AFTER_S", 0.0)
 
 
-def file(folder: Path, name: str, seed: int) -> tuple[Descriptor, Path]:
+def file(folder: Path, name: str, seed: int) -> tuple[Descriptor, FileSlice]:
     content = random_bytes(100_000, seed)
     path = folder / name
     path.write_bytes(content)
-    return Descriptor("any/type", sha256(content), len(content)), path
+    return Descriptor("any/type", sha256(content), len(content)), FileSlice(path, 0, len(content))
 
 
 class Waiting(MemoryStore):
@@ -69,7 +70,7 @@ def test_a_file_arrives_before_the_next_one_is_known(tmp_path: Path) -> None:
     report = ahead.finish()
     assert report.blobs == {first[0].digest, second[0].digest}
     assert report.bytes_transferred == 200_000
-    assert target.blobs[second[0].digest] == second[1].read_bytes()
+    assert target.blobs[second[0].digest] == second[1].path.read_bytes()
 
 
 def test_what_is_hashed_soon_does_not_go_ahead(

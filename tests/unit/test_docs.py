@@ -126,6 +126,11 @@ def problem(arguments: list[str], *, whole: bool = True) -> str:
     if not arguments or arguments[0] in ("--version", "--help", "-h"):
         return ""
     verb = program.get_command(context, arguments[0])  # type: ignore[attr-defined]
+    if verb is not None and hasattr(verb, "get_command") and len(arguments) > 1:
+        # a verb of two words
+        context = verb.make_context(arguments[0], [], context, resilient_parsing=True)
+        arguments = arguments[1:]
+        verb = verb.get_command(context, arguments[0])
     if verb is None:
         return f"there is no verb {arguments[0]}"
     known = {o for p in verb.params for o in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
@@ -185,6 +190,9 @@ def test_the_check_of_commands_sees_what_is_wrong() -> None:
     assert not problem(next(commands(good)))
     assert list(commands("source <(ocimodel completion bash)")) == [["completion", "bash"]]
     assert "no verb" in problem(["sing", "x"])
+    assert not problem(["cache", "gc", "--max-size", "10G"])
+    assert "no verb" in problem(["cache", "sing"])
+    assert "no option" in problem(["cache", "ls", "--max-size", "10G"])
     assert "no option" in problem(["pull", "x", "--outptu", "y"])
     assert "no option" in problem(["pull", "x", "--outptu", "y"], whole=False)
     assert problem(["pull", "h.example/m:v1"])

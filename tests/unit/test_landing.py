@@ -19,6 +19,7 @@ from ocimodel.errors import IntegrityError, RegistryError, TargetError
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.store.copy import copy
+from ocimodel.store.growing import GrowingFile
 from ocimodel.store.landing import PART_BYTES, FileLanding
 from ocimodel.store.layout import PARTIAL, Layout
 from ocimodel.store.memory import MemoryStore
@@ -37,10 +38,13 @@ class Place:
         self.final = root / "final"
 
     def land(self, what: Descriptor, source: Recorder) -> FileLanding:
-        def deliver(path: Path) -> None:
-            path.replace(self.final)
+        def deliver() -> None:
+            file.seal()
+            file.path.replace(self.final)
+            file.delivered()
 
-        return FileLanding(self.folder, what, source, deliver)
+        file = GrowingFile(self.growing(what), what.size)
+        return FileLanding(file, what, source, deliver)
 
     def growing(self, what: Descriptor) -> Path:
         return self.folder / what.digest.partition(":")[2]

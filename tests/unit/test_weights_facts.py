@@ -6,7 +6,6 @@ import contextlib
 import io
 import pickle
 import struct
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocimodel.errors import InputError
+from ocimodel.spec.tensor import Tensor
 from ocimodel.weights.facts import read_facts
-from ocimodel.weights.torch_zip import storages
-from ocimodel.weights.zip_directory import data_offset, read_entries
-
-
-def over(data: bytes) -> Any:
-    return lambda offset, length: data[offset : offset + length]
+from ocimodel.weights.torch_zip import read
+from tests.weights import TORCH, over, zipped
 
 
 def format_of(data: bytes, name: str = "file") -> str | None:
@@ -29,17 +25,11 @@ def format_of(data: bytes, name: str = "file") -> str | None:
     return facts.format if facts else None
 
 
-def zipped(entries: dict[str, bytes], compress: bool = False, comment: bytes = b"") -> bytes:
-    target = io.BytesIO()
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with zipfile.ZipFile(target, "w", method) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-        archive.comment = comment
-    return target.getvalue()
+def storages(data: bytes) -> tuple[Tensor, ...]:
+    found = read(over(data), len(data))
+    return found.tensors if found else ()
 
 
-TORCH = {"m/data.pkl": b"\x80\x02}.", "m/data/0": b"abcd", "m/data/1": b"efghij", "m/version": b"3"}
 GOOD = zipped(TORCH)
 
 
@@ -94,32 +84,12 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_storages_lie_where_they_say() -> None:
-    found = storages(over(GOOD), len(GOOD))
+    found = storages(GOOD)
     assert [(item.name, item.length) for item in found] == [("data/0", 4), ("data/1", 6)]
     assert [GOOD[item.offset : item.offset + item.length] for item in found] == [b"abcd", b"efghij"]
     facts = read_facts(over(GOOD), len(GOOD), "m.pt")
     assert facts is not None
     assert (facts.n_parameters, facts.n_bytes) == (None, 10)
-
-
-def test_zip64_directories() -> None:
-    target = io.BytesIO()
-    with (
-        zipfile.ZipFile(target, "w") as archive,
-        archive.open("m/data/0", "w", force_zip64=True) as f,
-    ):
-        f.write(b"abcd")
-    data = target.getvalue()
-    # As a writer of 70,000 entries ends it: the real numbers in the zip64 record.
-    end = data.rindex(b"PK\x05\x06")
-    _, _, _, _, n, length, start, _ = struct.unpack("<4s4H2IH", data[end:])
-    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, n, n, length, start)
-    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
-    small = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
-    data = data[:end] + record + locator + small
-    (entry,) = read_entries(over(data), len(data))
-    at = data_offset(over(data), entry, len(data))
-    assert data[at : at + entry.size] == b"abcd"
 
 
 def with_end(**changes: int) -> bytes:
@@ -141,19 +111,22 @@ LIES = {
 @pytest.mark.parametrize("data", LIES.values(), ids=LIES.keys())
 def test_lying_directories_are_refused(data: bytes) -> None:
     with pytest.raises(InputError):
-        storages(over(data), len(data))
+        storages(data)
 
 
-def test_compressed_and_overlapping_storages_are_refused() -> None:
+def test_compressed_storages_are_no_tensors() -> None:
     data = zipped({name: content * 99 for name, content in TORCH.items()}, compress=True)
-    with pytest.raises(InputError, match="compressed"):
-        storages(over(data), len(data))
+    assert storages(data) == ()
+    assert format_of(data) == "torch"
+
+
+def test_storages_of_one_place_are_refused() -> None:
     central = GOOD.index(b"PK\x01\x02")
     offsets = [i for i in range(central, len(GOOD)) if GOOD.startswith(b"PK\x01\x02", i)]
     twice = bytearray(GOOD)
     twice[offsets[2] + 42 : offsets[2] + 46] = twice[offsets[1] + 42 : offsets[1] + 46]
-    with pytest.raises(InputError, match="overlaps"):
-        storages(over(bytes(twice)), len(twice))
+    with pytest.raises(InputError, match="another one's"):
+        storages(bytes(twice))
 
 
 def test_a_broken_checkpoint_is_named_but_any_other_zip_is_not_ours() -> None:
@@ -176,9 +149,9 @@ def test_content_beats_a_promising_name() -> None:
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=8))
 def test_every_zip_mutation_is_a_value_or_an_input_error(position: int, patch: bytes) -> None:
     data = GOOD[:position] + patch + GOOD[position + len(patch) :]
-    for read in (lambda: storages(over(data), len(data)), lambda: format_of(data)):
+    for attempt in (lambda: storages(data), lambda: format_of(data)):
         with contextlib.suppress(InputError):
-            read()
+            attempt()
 
 
 MAGICS = [

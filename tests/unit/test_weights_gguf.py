@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,42 +14,9 @@ from ocimodel.errors import InputError
 from ocimodel.weights.facts import read_facts
 from ocimodel.weights.ggml_types import BLOCKS, FILE_TYPES
 from ocimodel.weights.gguf import read_header
+from tests.weights import GGUF_INFOS, GGUF_PAIRS, gguf_file, gguf_info, gguf_pair, gguf_text, over
 
-
-def over(data: bytes) -> Any:
-    return lambda offset, length: data[offset : offset + length]
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def pair(key: str, kind: int, value: bytes) -> bytes:
-    return text(key) + struct.pack("<I", kind) + value
-
-
-def info(name: str, dims: list[int], kind: int, offset: int) -> bytes:
-    packed = struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
-    return text(name) + packed + struct.pack("<IQ", kind, offset)
-
-
-def build(
-    pairs: list[bytes], infos: list[bytes], body: bytes, version: int = 3, align: int = 32
-) -> bytes:
-    head = b"GGUF" + struct.pack("<IQQ", version, len(infos), len(pairs))
-    head += b"".join(pairs) + b"".join(infos)
-    return head + b"\0" * (-len(head) % align) + body
-
-
-PAIRS = [
-    pair("general.architecture", 8, text("llama")),
-    pair("general.file_type", 4, struct.pack("<I", 15)),
-    pair("tokens", 9, struct.pack("<IQ", 8, 2) + text("a") + text("bc")),
-    pair("scores", 9, struct.pack("<IQ", 6, 3) + b"\0" * 12),
-    pair("nested", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 0, 2) + b"ab"),
-    pair("flag", 7, b"\1"),
-]
-GOOD = build(PAIRS, [info("q", [256, 2], 12, 0), info("f", [3], 0, 288)], b"\0" * 288 + b"\0" * 12)
+GOOD = gguf_file(GGUF_PAIRS, GGUF_INFOS, b"\0" * 300)
 
 
 def test_a_small_file() -> None:
@@ -59,6 +25,9 @@ def test_a_small_file() -> None:
     assert header.metadata == {
         "general.architecture": "llama",
         "general.file_type": 15,
+        "tokens": ["a", "bc"],
+        "scores": [0.0, 0.0, 0.0],
+        "nested": [[97, 98]],
         "flag": True,
     }
     quantized, plain = header.tensors
@@ -81,14 +50,14 @@ def test_big_endian_and_split() -> None:
 
 
 def test_without_a_file_type_the_most_common_one_counts() -> None:
-    data = build([], [info("q", [256], 14, 0)], b"\0" * 210)
+    data = gguf_file([], [gguf_info("q", [256], 14, 0)], b"\0" * 210)
     facts = read_facts(over(data), len(data), "x.gguf")
     assert facts is not None
     assert facts.quantization == "Q6_K"
 
 
 def test_an_unknown_type_spans_the_room_it_has() -> None:
-    data = build([], [info("n", [64], 200, 0), info("f", [1], 0, 64)], b"\0" * 68)
+    data = gguf_file([], [gguf_info("n", [64], 200, 0), gguf_info("f", [1], 0, 64)], b"\0" * 68)
     new, _ = read_header(over(data), len(data)).tensors
     assert (new.dtype, new.length, new.n_elements) == ("GGML_200", 64, 64)
 
@@ -138,26 +107,32 @@ def test_our_type_tables_agree_with_the_package() -> None:
 
 BAD = {
     "magic only": b"GGUF",
-    "version 1": build([], [], b"", version=1),
-    "version 4": build([], [], b"", version=4),
+    "version 1": gguf_file([], [], b"", version=1),
+    "version 4": gguf_file([], [], b"", version=4),
     "too many keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63),
     "too many tensors": b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0),
     "long key": b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**63),
-    "key not UTF-8": build([b"\1" + b"\0" * 7 + b"\xff" + struct.pack("<IB", 0, 1)], [], b""),
-    "duplicate key": build([pair("a", 0, b"\1")] * 2, [], b""),
-    "unknown value type": build([pair("a", 13, b"")], [], b"\0" * 64),
-    "array too long": build([pair("a", 9, struct.pack("<IQ", 10, 2**61))], [], b"\0" * 64),
-    "strings too many": build([pair("a", 9, struct.pack("<IQ", 8, 2**61))], [], b"\0" * 64),
-    "deep arrays": build([pair("a", 9, struct.pack("<IQ", 9, 1) * 9)], [], b"\0" * 640),
-    "nine dimensions": build([], [info("a", [1] * 9, 0, 0)], b"\0" * 4),
-    "overflowing shape": build([], [info("a", [2**40, 2**40], 0, 0)], b"\0" * 4),
-    "duplicate tensor": build([], [info("a", [1], 0, 0), info("a", [1], 0, 32)], b"\0" * 36),
-    "unaligned": build([], [info("a", [1], 0, 8)], b"\0" * 36),
-    "overlap": build([], [info("a", [16], 0, 0), info("b", [1], 0, 32)], b"\0" * 64),
-    "truncated data": build([], [info("a", [16], 0, 0)], b"\0" * 63),
-    "broken block": build([], [info("a", [100], 12, 0)], b"\0" * 200),
-    "zero alignment": build([pair("general.alignment", 4, b"\0" * 4)], [], b"\0" * 64),
-    "text alignment": build([pair("general.alignment", 8, text("x"))], [], b"\0" * 64),
+    "key not UTF-8": gguf_file([b"\1" + b"\0" * 7 + b"\xff" + struct.pack("<IB", 0, 1)], [], b""),
+    "duplicate key": gguf_file([gguf_pair("a", 0, b"\1")] * 2, [], b""),
+    "unknown value type": gguf_file([gguf_pair("a", 13, b"")], [], b"\0" * 64),
+    "array too long": gguf_file([gguf_pair("a", 9, struct.pack("<IQ", 10, 2**61))], [], b"\0" * 64),
+    "strings too many": gguf_file(
+        [gguf_pair("a", 9, struct.pack("<IQ", 8, 2**61))], [], b"\0" * 64
+    ),
+    "deep arrays": gguf_file([gguf_pair("a", 9, struct.pack("<IQ", 9, 1) * 9)], [], b"\0" * 640),
+    "nine dimensions": gguf_file([], [gguf_info("a", [1] * 9, 0, 0)], b"\0" * 4),
+    "overflowing shape": gguf_file([], [gguf_info("a", [2**40, 2**40], 0, 0)], b"\0" * 4),
+    "duplicate tensor": gguf_file(
+        [], [gguf_info("a", [1], 0, 0), gguf_info("a", [1], 0, 32)], b"\0" * 36
+    ),
+    "unaligned": gguf_file([], [gguf_info("a", [1], 0, 8)], b"\0" * 36),
+    "overlap": gguf_file([], [gguf_info("a", [16], 0, 0), gguf_info("b", [1], 0, 32)], b"\0" * 64),
+    "truncated data": gguf_file([], [gguf_info("a", [16], 0, 0)], b"\0" * 63),
+    "broken block": gguf_file([], [gguf_info("a", [100], 12, 0)], b"\0" * 200),
+    "zero alignment": gguf_file([gguf_pair("general.alignment", 4, b"\0" * 4)], [], b"\0" * 64),
+    "text alignment": gguf_file(
+        [gguf_pair("general.alignment", 8, gguf_text("x"))], [], b"\0" * 64
+    ),
     "other magic": b"GGML" + b"\0" * 60,
 }
 

@@ -16,11 +16,8 @@ from hypothesis import strategies as st
 
 from ocimodel.errors import InputError
 from ocimodel.weights.facts import read_facts
-from ocimodel.weights.safetensors import MAX_HEADER, read_header, tensors
-
-
-def over(data: bytes) -> Any:
-    return lambda offset, length: data[offset : offset + length]
+from ocimodel.weights.safetensors import MAX_HEADER, read, read_header
+from tests.weights import over
 
 
 def build(header: object, body: bytes = b"") -> bytes:
@@ -67,7 +64,7 @@ def test_golden_against_the_package(tmp_path: Path) -> None:
 def test_golden_against_the_real_model(minilm_dir: Path) -> None:
     path = minilm_dir / "model.safetensors"
     with path.open("rb") as file:
-        found = tensors(lambda o, n: os.pread(file.fileno(), n, o), path.stat().st_size)
+        found = read(lambda o, n: os.pread(file.fileno(), n, o), path.stat().st_size).tensors
         facts = read_facts(
             lambda o, n: os.pread(file.fileno(), n, o), path.stat().st_size, path.name
         )
@@ -84,7 +81,7 @@ def test_golden_against_the_real_model(minilm_dir: Path) -> None:
 
 def test_subbyte_dtypes() -> None:
     data = build({"a": entry(0, 3, [6], "F4"), "b": entry(3, 6, [4], "F6_E2M3")}, b"\0" * 6)
-    assert [tensor.length for tensor in tensors(over(data), len(data))] == [3, 3]
+    assert [tensor.length for tensor in read(over(data), len(data)).tensors] == [3, 3]
 
 
 BAD = {
@@ -144,7 +141,7 @@ def test_a_length_that_lies_asks_for_nothing() -> None:
 def test_ninety_thousand_tensors_are_read_quickly() -> None:
     names = {f"model.layers.{i}.experts.weight": entry(i, i + 1) for i in range(90_000)}
     data = build(names, b"\0" * 90_000)
-    assert len(tensors(over(data), len(data))) == 90_000
+    assert len(read(over(data), len(data)).tensors) == 90_000
 
 
 @given(st.integers(0, len(GOOD)))
@@ -173,7 +170,7 @@ def test_every_mutation_is_a_value_or_an_input_error(position: int, patch: bytes
 def test_what_we_accept_the_package_accepts(spans: dict[str, tuple[int, int]]) -> None:
     data = build({name: entry(*span) for name, span in spans.items()}, b"\0" * 9)
     try:
-        ours = len(tensors(over(data), len(data)))
+        ours = len(read(over(data), len(data)).tensors)
     except InputError:
         with pytest.raises(safetensors.SafetensorError):
             safetensors.deserialize(data)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def inspect(
     reference: ReferenceArgument,
     raw: Annotated[bool, typer.Option("--raw", help="Print the manifest byte for byte.")] = False,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List the tensors in the weights.")
+    ] = False,
     *,
     client: "ClientOptions",
     mirrors: tuple[str, ...],
@@ -26,15 +29,18 @@ def inspect(
 
     if raw and out.as_json:
         raise UsageError("--raw and --json ask for two things", hint="--raw alone prints JSON too")
-    found = ocimodel.inspect(reference, client=client, observer=out.notices)
+    if raw and tensors:
+        raise UsageError("--raw and --tensors ask for two things", hint="--json has both in one")
+    found = ocimodel.inspect(reference, tensors=tensors, client=client, observer=out.notices)
     if raw:
         out.content().write(found.raw)
         return
-    out.result(_document(found), _text(found), found.pinned)
+    text = _tensor_text(found) if tensors else _text(found)
+    out.result(_document(found), text, found.pinned)
 
 
 def _document(found: "Inspection") -> dict[str, Any]:
-    return {
+    document = {
         "reference": found.reference,
         "digest": found.digest,
         "pinned": found.pinned,
@@ -49,14 +55,50 @@ def _document(found: "Inspection") -> dict[str, Any]:
                 "path": f.path,
                 "kind": f.kind,
                 "size": f.size,
-                "digest": f.layer.digest,
                 "mediaType": f.layer.media_type,
             }
+            | (
+                {"digest": f.layer.digest}
+                if len(f.layers) == 1
+                else {"segments": [layer.digest for layer in f.layers]}
+            )
             for f in found.files
         ],
         "referrers": [d.to_json() for d in found.referrers],
         "manifests": [d.to_json() for d in found.manifests],
     }
+    if found.tensors_from:
+        document["tensorsFrom"] = found.tensors_from
+        document["tensors"] = [
+            {
+                "file": t.file,
+                "name": t.name,
+                "dtype": t.dtype,
+                "shape": list(t.shape),
+                "offset": t.offset,
+                "length": t.length,
+            }
+            for t in found.tensors
+        ]
+    return document
+
+
+def _tensor_text(found: "Inspection") -> Iterator[str]:
+    if found.tensors:
+        shapes = ["x".join(map(str, t.shape)) or "scalar" for t in found.tensors]
+        rows = [
+            (t.name, t.dtype, shape, human(t.length), t.file)
+            for t, shape in zip(found.tensors, shapes, strict=True)
+        ]
+        yield from table([("name", "dtype", "shape", "bytes", "file"), *rows], right=frozenset({3}))
+        yield ""
+    n_bytes = sum(t.length for t in found.tensors)
+    n_files = len({t.file for t in found.tensors})
+    told = "the index" if found.tensors_from == "index" else "the files' headers, not verified"
+    yield (
+        f"{counted(len(found.tensors), 'tensor')}, {human(n_bytes)} in "
+        f"{counted(n_files, 'file')}, from {told}"
+    )
 
 
 def _text(found: "Inspection") -> Iterator[str]:

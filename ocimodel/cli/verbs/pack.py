@@ -2,7 +2,17 @@ from typing import Annotated
 
 import typer
 
-from ocimodel.cli.options import Compat, Concurrency, DirectoryArgument, DryRun, ForceTag, Rehash
+from ocimodel.cli.options import (
+    MAX_LAYER_SIZE,
+    Compat,
+    Concurrency,
+    DirectoryArgument,
+    DryRun,
+    ForceTag,
+    LayeringOption,
+    MaxLayerSize,
+    Rehash,
+)
 from ocimodel.cli.output import Output
 from ocimodel.cli.verbs.push import show
 
@@ -10,6 +20,8 @@ from ocimodel.cli.verbs.push import show
 def pack(
     directory: DirectoryArgument,
     reference: Annotated[str, typer.Argument(metavar="REF", help="oci:PATH[:TAG]")],
+    layering: LayeringOption = "file",
+    max_layer_size: MaxLayerSize = MAX_LAYER_SIZE,
     force_tag: ForceTag = False,
     dry_run: DryRun = False,
     rehash: Rehash = False,
@@ -24,6 +36,8 @@ def pack(
     packed = ocimodel.pack(
         directory,
         reference,
+        layering=layering,
+        max_layer_bytes=max_layer_size,
         force_tag=force_tag,
         dry_run=dry_run,
         rehash=rehash,

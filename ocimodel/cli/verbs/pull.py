@@ -59,7 +59,11 @@ def pull(
         "directory": str(pulled.directory),
         "bytesFetched": pulled.bytes_fetched,
         "bytesReused": pulled.bytes_reused,
-        "files": [{"path": f.path, "size": f.size, "digest": f.digest} for f in pulled.files],
+        "files": [
+            {"path": f.path, "size": f.size}
+            | ({"digest": f.digest} if f.digest else {"segments": f.n_segments})
+            for f in pulled.files
+        ],
         "extraFiles": list(pulled.extra_files),
     }
     fetched = f"{human(pulled.bytes_fetched)} fetched, {human(pulled.bytes_reused)} here already"

@@ -3,10 +3,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ocimodel.cli.options import (
+    MAX_LAYER_SIZE,
     Compat,
     Concurrency,
     DryRun,
     ForceTag,
+    LayeringOption,
+    MaxLayerSize,
     ReferenceArgument,
     Rehash,
 )
@@ -23,6 +26,14 @@ def push(
         str, typer.Argument(metavar="SOURCE", help="A model directory, or oci:PATH[:TAG].")
     ],
     reference: ReferenceArgument,
+    layering: LayeringOption = "file",
+    max_layer_size: MaxLayerSize = MAX_LAYER_SIZE,
+    mount_from: Annotated[
+        str,
+        typer.Option(
+            metavar="REPO", help="Repository of the same registry that may have some of the blobs."
+        ),
+    ] = "",
     force_tag: ForceTag = False,
     dry_run: DryRun = False,
     rehash: Rehash = False,
@@ -38,6 +49,9 @@ def push(
     pushed = ocimodel.push(
         source,
         reference,
+        layering=layering,
+        max_layer_bytes=max_layer_size,
+        mount_from=mount_from,
         force_tag=force_tag,
         dry_run=dry_run,
         rehash=rehash,

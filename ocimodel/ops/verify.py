@@ -1,0 +1,194 @@
+"""verify: whether what a store holds is what an artifact says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from ocimodel.errors import InputError, OcimodelError, UsageError
+from ocimodel.events import HashAdvanced, HashStarted, Observer, ignore
+from ocimodel.ops.access import IndexOf, client_options, find, open_store
+from ocimodel.ops.tensors import map_of
+from ocimodel.registry.transport import ClientOptions
+from ocimodel.spec.chunkindex import ChunkIndex, IndexedFile, fingerprint
+from ocimodel.spec.descriptor import Descriptor
+from ocimodel.spec.manifest import Manifest
+from ocimodel.spec.modelpack import ModelFile
+from ocimodel.spec.reference import parse_reference
+from ocimodel.spec.segments import files_of
+from ocimodel.spec.tensor import Tensor, TensorMap
+from ocimodel.store.copy import DEFAULT_CONCURRENCY
+from ocimodel.store.growing import Stretch
+from ocimodel.store.hashing import StretchHasher
+from ocimodel.store.protocol import Source
+from ocimodel.store.streams import Verified, thread_buffer
+from ocimodel.store.workers import Workers
+from ocimodel.weights.cuts import pieces
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """`n_blobs`, `n_chunks`, `n_tensors`: compared. `problems`: what is not as it is said to be."""
+
+    reference: str
+    pinned: str
+    digest: str
+    n_blobs: int
+    n_chunks: int
+    n_tensors: int
+    n_bytes: int
+    problems: tuple[str, ...] = ()
+
+
+def verify(
+    reference: str,
+    *,
+    deep: bool = False,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    client: ClientOptions | None = None,
+    observer: Observer = ignore,
+) -> VerifyResult:
+    """Read every byte of an artifact, and recompute all digests that manifest and index give.
+
+    So a reader of single chunks can be sure to get the bytes that a whole pull gets. Nothing is
+    written. `problems` tell of wrong bytes; InputError of an index that contradicts the manifest.
+    """
+    if not deep:
+        raise UsageError(
+            "there are no signatures to verify yet", hint=f"ocimodel verify --deep {reference}"
+        )
+    name = parse_reference(reference)
+    source = open_store(name, client_options(client), observer=observer)
+    root = find(source, name)
+    if not isinstance(root, Manifest):
+        raise InputError(
+            f"{name} is an index of several artifacts, not one model",
+            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
+        )
+    index = IndexOf(source, root)() or ChunkIndex()
+    check = _Check(source, index, _inside(index), observer)
+    observer(HashStarted(sum(blob.size for blob in root.blobs())))
+    files = {file.key: file for file in files_of(root)}
+    in_files = {layer.digest for file in files.values() for layer in file.layers}
+    others = [blob for blob in root.blobs() if blob.digest not in in_files]
+    tasks = [
+        *(partial(check.file, f) for f in sorted(files.values(), key=lambda f: -f.size)),
+        *(partial(check.blob, blob) for blob in others),
+    ]
+    Workers(tasks, concurrency).run()
+    return VerifyResult(
+        reference=str(name),
+        pinned=str(name.at(root.digest)),
+        digest=root.digest,
+        n_blobs=len(root.blobs()),
+        n_chunks=check.n_chunks,
+        n_tensors=check.n_tensors,
+        n_bytes=sum(blob.size for blob in root.blobs()),
+        problems=tuple(sorted(check.problems)),
+    )
+
+
+def _inside(index: ChunkIndex) -> dict[str, list[tuple[Tensor, bytes]]]:
+    """By path, the tensors whose bytes lie in that file, each with its fingerprint."""
+    found: dict[str, list[tuple[Tensor, bytes]]] = {}
+    for entry in index.files.values():
+        for tensor, digest in _with_fingerprints(entry):
+            found.setdefault(tensor.file or entry.path, []).append((tensor, digest))
+    return found
+
+
+def _with_fingerprints(entry: IndexedFile) -> Iterator[tuple[Tensor, bytes]]:
+    prints = entry.fingerprints or (b"",) * len(entry.tensors)
+    return zip(entry.tensors, prints, strict=True)
+
+
+@dataclass(slots=True)
+class _Check:
+    source: Source
+    index: ChunkIndex
+    inside: dict[str, list[tuple[Tensor, bytes]]]
+    observer: Observer
+    problems: list[str] = field(default_factory=list)
+    n_chunks: int = 0
+    n_tensors: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def blob(self, what: Descriptor) -> None:
+        """A blob that is no file: the configuration, the index."""
+        buffer = thread_buffer()
+        try:
+            with Verified(self.source.open(what), what) as reader:
+                while n := reader.readinto(buffer):
+                    self.observer(HashAdvanced(n))
+        except OcimodelError as error:
+            self._found(str(error))
+
+    def file(self, file: ModelFile) -> None:
+        """All layers of a file, one after the other: their digests, those of chunks and tensors."""
+        if any(not layer.digest.startswith("sha256:") for layer in file.layers):
+            for layer in file.layers:
+                self.blob(layer)
+            return
+        chunks: dict[Stretch, bytes] = {}
+        layers: dict[Stretch, Descriptor] = {}
+        base = 0
+        for layer in file.layers:
+            layers[(base, layer.size)] = layer
+            known = self.index.chunks(layer)
+            chunks |= {(c.start, c.length): c.digest for c in known.at(base)} if known else {}
+            base += layer.size
+        tensors = [(t, d) for t, d in self.inside.get(file.path, []) if d]
+        hasher = StretchHasher([*layers, *chunks, *(p for t, _ in tensors for p in pieces(t))])
+        try:
+            for layer in file.layers:
+                self._stream(layer, hasher)
+            digests = hasher.finish()
+        except OcimodelError as error:
+            self._found(f"{file.path}: {error}")
+            return
+        wrong = [layer for at, layer in layers.items() if digests[at].hex() != layer.digest[7:]]
+        for layer in wrong:
+            self._found(f"{file.path}: {layer.digest} has other bytes than its digest says")
+        for (start, length), digest in chunks.items():
+            if digests[start, length] != digest and not wrong:
+                self._found(f"{file.path}: the chunk at byte {start} is not what the index says")
+        for tensor, digest in tensors:
+            if fingerprint([digests[p] for p in pieces(tensor)]) != digest and not wrong:
+                self._found(f"{file.path}: tensor {tensor.name[:200]!r} is not what the index says")
+        if not wrong:
+            self._tensors(file)
+        with self.lock:
+            self.n_chunks += len(chunks)
+            self.n_tensors += len(self.inside.get(file.path, []))
+
+    def _tensors(self, file: ModelFile) -> None:
+        """Whether the index gives the tensors that the file's own header gives."""
+        entry = self.index.files.get(file.path)
+        if entry is None or not entry.format:
+            return
+        try:
+            found = map_of(self.source, file) or TensorMap("")
+        except OcimodelError as error:
+            self._found(str(error))
+            return
+        # what a packer leaves out lies in no file of the artifact
+        left_out = len(set(entry.tensors) - set(found.tensors))
+        if found.format != entry.format or found.metadata != entry.metadata or left_out:
+            self._found(f"{file.path}: its header is not what the index says")
+
+    def _stream(self, layer: Descriptor, hasher: StretchHasher) -> None:
+        buffer = thread_buffer()
+        left = layer.size
+        with self.source.open(layer) as reader:
+            while left and (n := reader.readinto(buffer[:left])):
+                hasher.update(buffer[:n])
+                left -= n
+                self.observer(HashAdvanced(n))
+        if left:
+            raise InputError(f"{layer.digest} ended {left} bytes early")
+
+    def _found(self, problem: str) -> None:
+        with self.lock:
+            self.problems.append(problem)
