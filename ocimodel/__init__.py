@@ -24,6 +24,8 @@ _HOMES = {
     "ls": "browse",
     "cat": "browse",
     "diff": "diff",
+    "cache_ls": "cache",
+    "cache_gc": "cache",
     "verify": "verify",
     "tag": "tags",
     "rm": "tags",
@@ -36,6 +38,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from ocimodel.ops.browse import cat, inspect, ls
+    from ocimodel.ops.cache import cache_gc, cache_ls
     from ocimodel.ops.copy import copy
     from ocimodel.ops.diff import diff
     from ocimodel.ops.doctor import doctor
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientOptions",
     "__version__",
+    "cache_gc",
+    "cache_ls",
     "cat",
     "copy",
     "diff",

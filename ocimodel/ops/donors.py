@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import threading
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ocimodel.errors import OcimodelError
 from ocimodel.events import ignore
-from ocimodel.ops.indexing import Surveyed, hash_planned, plan
 from ocimodel.spec.paths import PARTIAL
-from ocimodel.spec.tensor import TensorMap
 from ocimodel.store.growing import copy_range
 from ocimodel.store.memo import Memo
 from ocimodel.store.tree import TreeFile
-from ocimodel.weights import read_tensor_map
+
+if TYPE_CHECKING:
+    from ocimodel.spec.tensor import TensorMap
 
 # a smaller file is fetched sooner than looked into
 MIN_BYTES = 1 << 20
+# they stay open, and a process often may have no more than 1024 files
+MAX_FILES = 256
 
 
 class Donors:
     """A `ChunkFinder` over the files below `root` as they are now, for a `with` statement.
 
-    `files`: those that are big enough to be asked. None is read before the first question. Then
-    each is cut as packing would cut it, which gives the same chunks for the same tensors, and
+    `files`: up to MAX_FILES of the biggest, with at most `max_bytes` in all, so that a folder of
+    other models is not read for the sake of a small one. None is read before the first question.
+    Then each is cut as packing would cut it, which gives the same chunks for the same tensors, and
     hashed. They stay open, so that their bytes can be had after new ones have taken their names.
     """
 
-    def __init__(self, root: Path, memo: Memo) -> None:
+    def __init__(self, root: Path, memo: Memo, max_bytes: int = 1 << 62) -> None:
         self._root = root
         self._memo = memo
-        self.files = self._files()
+        self.files = _within(self._files(), max_bytes)
         self._chunks: dict[bytes, tuple[int, int, int]] | None = None
         self._fds: list[int] = []
         self._lock = threading.Lock()
@@ -59,6 +64,9 @@ class Donors:
 
     def _survey(self, chunks: dict[bytes, tuple[int, int, int]]) -> None:
         """Note the chunks of all files; what cannot be read has none."""
+        # most pulls never come here, and shall start sooner
+        from ocimodel.ops.indexing import Surveyed, hash_planned, plan
+
         opened = {file.path: (file, self._open(file)) for file in self.files}
         surveyed = [
             Surveyed(file, True, _map(fd, file)) for file, fd in opened.values() if fd is not None
@@ -79,9 +87,12 @@ class Donors:
             names[:] = sorted(n for n in names if n != PARTIAL)
             for name in sorted(files):
                 path = Path(folder) / name
-                if not path.is_symlink() and (size := path.stat().st_size) >= MIN_BYTES:
-                    relative = path.relative_to(self._root).as_posix()
-                    found.append(TreeFile(relative, path, size, executable=False))
+                # what has just gone, or cannot be looked at, is no donor
+                with contextlib.suppress(OSError):
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode) and status.st_size >= MIN_BYTES:
+                        relative = path.relative_to(self._root).as_posix()
+                        found.append(TreeFile(relative, path, status.st_size, executable=False))
         return found
 
     def _open(self, file: TreeFile) -> int | None:
@@ -94,7 +105,19 @@ class Donors:
         return fd
 
 
+def _within(files: list[TreeFile], max_bytes: int) -> list[TreeFile]:
+    """The biggest first, as long as they fit."""
+    chosen: list[TreeFile] = []
+    for file in sorted(files, key=lambda f: -f.size):
+        if file.size <= max_bytes and len(chosen) < MAX_FILES:
+            chosen.append(file)
+            max_bytes -= file.size
+    return chosen
+
+
 def _map(fd: int, file: TreeFile) -> TensorMap | None:
+    from ocimodel.weights import read_tensor_map
+
     try:
         return read_tensor_map(lambda at, n: os.pread(fd, n, at), file.size, file.path)
     except (OcimodelError, OSError):

@@ -16,7 +16,12 @@ from ocimodel.errors import InputError, UsageError
 from ocimodel.events import HashStarted, Observer, ignore
 from ocimodel.ops.indexing import Hashed, Plan, Surveyed, build_index, hash_planned, plan
 from ocimodel.spec import modelpack
-from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, ChunkIndex, new_index_layer
+from ocimodel.spec.chunkindex import (
+    MAX_CHUNK_BYTES,
+    MAX_INDEX_BYTES,
+    ChunkIndex,
+    new_index_layer,
+)
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.globs import compile_globs
@@ -111,6 +116,12 @@ def pack_view(
     index = build_index({f.file.path: f.hashed for f in files})
     if index.files or index.blobs:
         raw_index = index.encode()
+        if len(raw_index) > MAX_INDEX_BYTES:
+            raise InputError(
+                f"the chunk index would have {len(raw_index)} bytes, over the limit of "
+                f"{MAX_INDEX_BYTES}",
+                hint="pack the model in two artifacts",
+            )
         documents[sha256(raw_index)] = raw_index
         layers.append(new_index_layer(sha256(raw_index), len(raw_index)))
     config = _config(modelfile, described, tuple(layer.digest for layer in layers), environ)

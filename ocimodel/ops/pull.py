@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Index
 from ocimodel.spec.modelpack import ModelFile
 from ocimodel.spec.reference import parse_reference
-from ocimodel.store.blobcache import BlobCache
 from ocimodel.store.checkout import Checkout
+from ocimodel.store.chunkcache import ChunkCache
 from ocimodel.store.copy import DEFAULT_CONCURRENCY, copy
+
+# of older files that are looked into, to the bytes of the artifact
+_DONOR_RATIO = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,20 @@ def pull(
             hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
         )
     memo = open_memo(options)
-    blobs = BlobCache(Path(cache), memo) if cache else None
+    chunk_cache = ChunkCache(Path(cache), memo) if cache else None
     index = IndexOf(source, root)
     with (
-        Donors(Path(directory), memo) as donors,
+        chunk_cache or nullcontext(),
+        Donors(
+            Path(directory), memo, _DONOR_RATIO * sum(blob.size for blob in root.blobs())
+        ) as donors,
         Checkout(
             Path(directory),
             wanted=_filter(include, exclude),
             index=index,
             chunks=[donors] if donors.files else [],
             memo=memo,
-            cache=blobs,
+            cache=chunk_cache,
             rehash=rehash,
             mode_mask=_umask(),
             observer=observer,

@@ -65,6 +65,12 @@ def _whole(path: str, found: list[tuple[int, int, ModelFile]]) -> ModelFile:
             f"{path!r} lacks one of its segments, or has one twice",
             hint="the artifact is damaged or hostile: push it again",
         )
+    if len(found) > 1 and not all(file.size for *_, file in found):
+        # it would stand where the next one stands
+        raise InputError(
+            f"{path!r} has a segment without bytes",
+            hint="the artifact is damaged or hostile: push it again",
+        )
     first = found[0][2]
     return replace(first, path=path, layers=tuple(file.layer for *_, file in found))
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from ocimodel.errors import ConflictError, InputError, NotFoundError, TargetError
 from ocimodel.events import Notice, Observer, Outcome, ignore
-from ocimodel.spec.chunkindex import ChunkIndex
+from ocimodel.spec.chunkindex import Chunk, ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import EXECUTABLE, ModelFile
@@ -24,7 +24,7 @@ from ocimodel.spec.paths import PARTIAL, check_path, check_tree
 from ocimodel.spec.segments import files_of
 from ocimodel.store.archive import check_codec, extract
 from ocimodel.store.assembly import Assembly, ChunkFinder, take_chunks, take_range
-from ocimodel.store.blobcache import BlobCache
+from ocimodel.store.chunkcache import ChunkCache
 from ocimodel.store.files import make_folder, place
 from ocimodel.store.growing import GrowingFile, target_error
 from ocimodel.store.landing import FileLanding
@@ -50,9 +50,9 @@ class Checkout:
     """A `Target` for one artifact, to be used in a `with` statement: `close` lets other pulls in.
 
     `wanted`: decides over files by path. `index`: fetches the artifact's chunk index, which is
-    asked for only where `chunks`, who may have parts of the blobs, could give something. `cache`:
-    where finished blobs may be found and are kept. `rehash`: believe no memo. `mode_mask`: bits
-    that new files shall not have, such as the umask.
+    asked for only where `chunks`, who may have parts of the blobs, or the `cache` could give some.
+    `cache`: where finished blobs may be found and are kept. `rehash`: believe no memo.
+    `mode_mask`: bits that new files shall not have, such as the umask.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Checkout:
         index: Callable[[], ChunkIndex | None] = lambda: None,
         chunks: Sequence[ChunkFinder] = (),
         memo: Memo | None = None,
-        cache: BlobCache | None = None,
+        cache: ChunkCache | None = None,
         rehash: bool = False,
         mode_mask: int = 0o022,
         observer: Observer = ignore,
@@ -74,7 +74,7 @@ class Checkout:
         self._partial = root / PARTIAL
         self._wanted = wanted
         self._index = index
-        self._chunks = chunks
+        self._chunks: Sequence[ChunkFinder] = (*chunks, cache) if cache else chunks
         self._memo = memo or Memo(None)
         self._cache = cache
         self._rehash = rehash
@@ -255,6 +255,7 @@ class Checkout:
         origin = self._growing(first)
         for assembly, at in places[1:]:
             file = self._growing(assembly)
+            file.forget(at, what.size)
             file.resize()
             file.take(origin.fd, base, at, what.size)
             file.keep(at, what.size)
@@ -379,10 +380,18 @@ class Checkout:
         self._memo.note(final.stat(), file.key)
         if self._cache:
             try:
-                self._cache.add(file.layers, final)
+                self._cache.add(file.layers, final, self._chunks_of(file))
             except TargetError as error:
                 # the model is in place; only the next pull is slower
                 self._observer(Notice(f"not kept in the cache: {error}"))
+
+    def _chunks_of(self, file: ModelFile) -> Iterator[Chunk]:
+        index = self._index() or ChunkIndex()
+        base = 0
+        for layer in file.layers:
+            if known := index.chunks(layer):
+                yield from known.at(base)
+            base += layer.size
 
     def _spread(self, origin: ModelFile, files: Sequence[ModelFile]) -> None:
         for file in files:

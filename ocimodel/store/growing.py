@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 from bisect import insort
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,7 @@ class GrowingFile:
         self.path = path
         self.size = size
         self._journal = path.with_suffix(".ranges")
+        self._lock = threading.Lock()
         self.fd = _open_locked(path)
         try:
             n_present = os.fstat(self.fd).st_size
@@ -44,7 +46,8 @@ class GrowingFile:
 
     def done(self, start: int, length: int) -> list[Stretch]:
         """What an earlier attempt, or a copy, has written of a stretch; in order."""
-        return clip(self._done, start, length)
+        with self._lock:
+            return clip(self._done, start, length)
 
     def resize(self) -> None:
         """Give it its final size, as room for what will be written ahead."""
@@ -70,7 +73,8 @@ class GrowingFile:
 
     def keep(self, start: int, length: int) -> None:
         """A stretch was copied here: let it count as done."""
-        insort(self._done, (start, length))
+        with self._lock:
+            insort(self._done, (start, length))
         self.note(start, length)
 
     def note(self, start: int, length: int) -> None:
@@ -91,7 +95,8 @@ class GrowingFile:
             self._journal.unlink(missing_ok=True)
         else:
             self.note(start, -length)
-        self._done = _without(self._done, start, length)
+        with self._lock:
+            self._done = _without(self._done, start, length)
 
     def seal(self) -> None:
         """All of it is there: bring it to the disk."""

@@ -79,7 +79,8 @@ class Memo:
             learned = self._stretches.get(identity(status))
         if learned is not None or self._path is None or not self._path.exists():
             return dict(learned or {})
-        with contextlib.suppress(sqlite3.Error, OSError, OverflowError, struct.error):
+        # TypeError: SQLite keeps whatever it was given
+        with contextlib.suppress(sqlite3.Error, OSError, OverflowError, struct.error, TypeError):
             with contextlib.closing(self._open()) as db:
                 row = db.execute(
                     "SELECT stretches FROM stretches"

@@ -14,11 +14,6 @@ from ocimodel.store.memo import Memo, identity
 from ocimodel.store.streams import hash_file
 
 
-def file_has(path: Path, what: Descriptor, memo: Memo, *, rehash: bool = False) -> bool:
-    """Whether `path` is a regular file, no link, with exactly the bytes of `what`."""
-    return file_joins(path, (what,), memo, rehash=rehash)
-
-
 def file_joins(
     path: Path, layers: Sequence[Descriptor], memo: Memo, *, rehash: bool = False
 ) -> bool:

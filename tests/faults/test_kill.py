@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +17,12 @@ import pytest
 
 from ocimodel.ops.pull import pull
 from ocimodel.ops.push import pack, push
+from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.paths import PARTIAL
+from ocimodel.spec.segments import files_of
 from tests.faults.conftest import Bench
 from tests.servers.faults import Action, Reply, Request, Reset
-from tests.servers.models import generated
+from tests.servers.models import GeneratedModel, generated, generated_model
 from tests.trees import MIB, noise, patient, read_tree, settled, write_tree
 
 BIG = 64 * MIB
@@ -239,3 +241,78 @@ def test_an_interrupt_ends_soon_and_resumes(bench: Bench) -> None:
     assert "b.bin" not in settled(bench.target)
     bench.assert_nothing_wrong()
     bench.assert_heals()
+
+
+# files that several layers make, and files of which a part was here
+
+N_BYTES = 48 * MIB
+N_TENSORS = 60
+
+
+def put_model(bench: Bench, changed: Callable[[str], bool] = lambda _: False) -> GeneratedModel:
+    made = generated_model(
+        bench.model / "model.safetensors", N_BYTES, N_TENSORS, seed=5, changed=changed
+    )
+    push(bench.model, bench.direct, layering="tensor", client=patient())
+    return made
+
+
+def weights_of(bench: Bench) -> str:
+    """A regex for the URLs of all segments of the weights."""
+    manifest = bench.direct_manifest()
+    assert isinstance(manifest, Manifest)
+    (file,) = [f for f in files_of(manifest) if f.path == "model.safetensors"]
+    assert len(file.layers) > 20
+    return "|".join(f"/blobs/{layer.digest}" for layer in file.layers)
+
+
+def test_a_killed_pull_resumes_among_segments(empty: Bench) -> None:
+    """What has come of the one file stays, whichever segments it is."""
+    put_model(empty)
+    segments = weights_of(empty)
+    hold = Hold(1)
+    n_before = 12
+    empty.proxy.add(hold, method="GET", path=segments, skip=n_before)
+    with child(PULL, empty.reference, empty.target, 1) as process:
+        kill(process, hold)
+    assert "model.safetensors" not in settled(empty.target)
+    empty.assert_nothing_wrong()
+    asked = {e.path for e in empty.proxy.select("GET", segments)}
+    first = sum(e.response_bytes for e in empty.proxy.select("GET", segments))
+    result = empty.assert_heals()
+    again = empty.proxy.select("GET", segments)
+    second = sum(e.response_bytes for e in again)
+    # of the segments that had come none was asked for again, but for the one that was held
+    assert len({e.path for e in again} & asked) <= 1
+    assert first + second <= N_BYTES + 5 * MIB
+    assert result.bytes_reused >= 4 * MIB
+    assert not (empty.target / PARTIAL).exists()
+
+
+@pytest.mark.parametrize("layering", ["file", "tensor"])
+def test_a_killed_delta_pull_resumes(empty: Bench, layering: str) -> None:
+    """What was taken from the old version counts, and so does what was fetched since."""
+    made = generated_model(empty.target / "model.safetensors", N_BYTES, N_TENSORS, seed=5)
+    old = (empty.target / "model.safetensors").read_bytes()
+    names = {n for n in made.shapes if ".mlp." in n}
+    changed = generated_model(
+        empty.model / "model.safetensors", N_BYTES, N_TENSORS, seed=5, changed=names
+    )
+    push(empty.model, empty.direct, layering=layering, client=patient())
+    path = weights_of(empty) if layering == "tensor" else empty.blob("model.safetensors")
+    hold = Hold(1)
+    empty.proxy.add(hold, method="GET", path=path, skip=4)
+    with child(PULL, empty.reference, empty.target, 1) as process:
+        kill(process, hold)
+    # the old version stands as it was
+    assert (empty.target / "model.safetensors").read_bytes() == old
+    first = sum(e.response_bytes for e in empty.proxy.select("GET", path))
+    assert 0 < first < changed.changed_bytes
+    empty.proxy.clear()
+    result = empty.pull()
+    assert read_tree(empty.target) == read_tree(empty.model)
+    second = sum(e.response_bytes for e in empty.proxy.select("GET", path))
+    assert second < changed.changed_bytes - MIB
+    assert first + second <= 1.3 * changed.changed_bytes
+    assert result.bytes_reused >= N_BYTES - changed.changed_bytes
+    assert not (empty.target / PARTIAL).exists()

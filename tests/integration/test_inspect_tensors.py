@@ -20,10 +20,10 @@ from ocimodel.spec.chunkindex import (
     ChunkIndex,
     IndexedFile,
     new_index_layer,
-    segment_path,
 )
 from ocimodel.spec.modelpack import REGULAR, file_layer, read_layer
 from ocimodel.spec.reference import parse_reference
+from ocimodel.spec.segments import segment_path
 from ocimodel.spec.tensor import Tensor
 from ocimodel.store.copy import copy
 from ocimodel.store.layout import Layout
@@ -97,12 +97,11 @@ def test_an_index_is_believed_and_segments_are_one_file(
         send(store, root, reference)
         proxy.clear()
         seen = inspect(reference, client=patient())
+        assert [(f.path, f.size) for f in seen.files] == [("m.bin", 5 * MIB)]
         if tampered:
-            assert [f.path for f in seen.files] == [segment_path("m.bin", i, 2) for i in (1, 2)]
             with pytest.raises(InputError, match="index"):
                 inspect(reference, tensors=True, client=patient())
             continue
-        assert [(f.path, f.size) for f in seen.files] == [("m.bin", 5 * MIB)]
         found = inspect(reference, tensors=True, client=patient())
         assert found.tensors_from == "index"
         assert found.tensors == (Tensor("w", "U8", (9,), 7, 9, "m.bin"),)

@@ -37,8 +37,8 @@ from ocimodel.spec.modelpack import (
 )
 from ocimodel.spec.paths import PARTIAL
 from ocimodel.store.archive import empty_directories
-from ocimodel.store.blobcache import BlobCache
 from ocimodel.store.checkout import Checkout
+from ocimodel.store.chunkcache import ChunkCache
 from ocimodel.store.copy import Report, copy
 from ocimodel.store.memo import Memo
 from ocimodel.store.memory import MemoryStore
@@ -529,12 +529,12 @@ def test_rehash_believes_no_memo(origin: MemoryStore, target: Path) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> BlobCache:
-    return BlobCache(tmp_path / "cache", Memo(None))
+def cache(tmp_path: Path) -> ChunkCache:
+    return ChunkCache(tmp_path / "cache", Memo(None))
 
 
 def test_a_cache_gives_what_it_was_given(
-    origin: MemoryStore, target: Path, cache: BlobCache
+    origin: MemoryStore, target: Path, cache: ChunkCache
 ) -> None:
     root = put_model(origin, FILES, executables={"run.sh"})
     pull(origin, root, target, cache=cache)
@@ -549,7 +549,7 @@ def test_a_cache_gives_what_it_was_given(
 
 
 def test_a_cached_blob_that_was_written_to_is_dropped(
-    origin: MemoryStore, target: Path, cache: BlobCache
+    origin: MemoryStore, target: Path, cache: ChunkCache
 ) -> None:
     root = put_model(origin, {"a": WEIGHTS})
     pull(origin, root, target, cache=cache)
@@ -566,7 +566,7 @@ def test_a_cache_on_another_file_system(
     origin: MemoryStore, target: Path, small_disk: Path
 ) -> None:
     root = put_model(origin, {"a": WEIGHTS[:MIB], "run.sh": b"#!"}, executables={"run.sh"})
-    cache = BlobCache(small_disk / "cache", Memo(None))
+    cache = ChunkCache(small_disk / "cache", Memo(None))
     pull(origin, root, target, cache=cache)
     recorder = Recorder(origin)
     other = target.with_name("other")
@@ -696,7 +696,7 @@ def test_zstd_is_declined_with_a_hint(origin: MemoryStore, target: Path) -> None
 
 
 def test_a_tar_cannot_pass_its_bytes_off_as_another_blob(
-    origin: MemoryStore, target: Path, cache: BlobCache
+    origin: MemoryStore, target: Path, cache: ChunkCache
 ) -> None:
     """A tar entry in the folder of unfinished blobs could poison cache and memo."""
     digest = put_blob(origin, BIG)
@@ -723,7 +723,7 @@ def test_the_same_bytes_as_a_file_and_as_a_tar(origin: MemoryStore, target: Path
 
 
 def test_long_names_leave_room_for_what_is_beside_them(
-    origin: MemoryStore, target: Path, cache: BlobCache
+    origin: MemoryStore, target: Path, cache: ChunkCache
 ) -> None:
     files = {"模" * 85: WEIGHTS, "b" * 255: WEIGHTS}
     root = put_model(origin, files)

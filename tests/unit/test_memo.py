@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocimodel.spec.digest import sha256
-from ocimodel.store.memo import Memo, memo_path
+from ocimodel.store.memo import Memo, identity, memo_path
 from tests.artifacts import random_bytes
 
 CONTENT = random_bytes(1 << 20, 51)
@@ -177,3 +177,81 @@ def test_many_threads(store: Path, tmp_path: Path) -> None:
 )
 def test_where_it_is_kept(environ: dict[str, str], expected: str) -> None:
     assert memo_path(environ) == Path(expected)
+
+
+# stretches of a file
+
+STRETCHES = {(0, 100): b"\1" * 32, (100, 5): b"\2" * 32, (0, 1 << 40): b"\3" * 32}
+
+
+def test_stretches_are_recalled(store: Path, file: Path) -> None:
+    memo = Memo(store)
+    assert memo.recall_stretches(file.stat()) == {}
+    memo.note_stretches(file.stat(), STRETCHES)
+    assert memo.recall_stretches(file.stat()) == STRETCHES
+    assert Memo(store).recall_stretches(file.stat()) == {}, "they are not saved yet"
+    memo.save()
+    assert memo.recall_stretches(file.stat()) == STRETCHES
+    assert Memo(store).recall_stretches(file.stat()) == STRETCHES
+    assert Memo(store).recall(file.stat()) == "", "of the whole file nothing was said"
+
+
+def test_stretches_of_a_file_are_replaced_as_one(store: Path, file: Path) -> None:
+    """What is known of it is what it was cut into the last time."""
+    memo = Memo(store)
+    memo.note_stretches(file.stat(), STRETCHES)
+    memo.note(file.stat(), DIGEST)
+    memo.save()
+    memo.note_stretches(file.stat(), {(5, 5): b"\4" * 32})
+    memo.save()
+    again = Memo(store)
+    assert again.recall_stretches(file.stat()) == {(5, 5): b"\4" * 32}
+    assert again.recall(file.stat()) == DIGEST
+    with sqlite3.connect(store) as db:
+        assert db.execute("SELECT count(*) FROM stretches").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("change", [rewrite, rewrite_and_restore_mtime, replace, truncate])
+def test_stretches_of_a_changed_file_are_unknown(store: Path, file: Path, change: object) -> None:
+    memo = Memo(store)
+    memo.note_stretches(file.stat(), STRETCHES)
+    memo.save()
+    assert callable(change)
+    change(file)
+    assert memo.recall_stretches(file.stat()) == {}
+    assert Memo(store).recall_stretches(file.stat()) == {}
+
+
+@pytest.mark.parametrize("value", [b"odd", b"x" * 49, "text", 7, None])
+def test_odd_stretches_are_none(store: Path, file: Path, value: object) -> None:
+    memo = Memo(store)
+    memo.note_stretches(file.stat(), STRETCHES)
+    memo.save()
+    with sqlite3.connect(store) as db:
+        db.execute("UPDATE stretches SET stretches = ?", (value,))
+    assert Memo(store).recall_stretches(file.stat()) == {}
+
+
+def test_a_memo_of_before_there_were_stretches(store: Path, file: Path) -> None:
+    """The table is made when it is needed, and what is known of whole files stays."""
+    store.parent.mkdir(parents=True)
+    with sqlite3.connect(store) as db:
+        db.execute(
+            "CREATE TABLE digest (dev INT, ino INT, size INT, mtime INT, ctime INT,"
+            " digest TEXT, PRIMARY KEY (dev, ino)) WITHOUT ROWID"
+        )
+        row = (*identity(file.stat()), DIGEST)
+        db.execute("INSERT INTO digest VALUES (?,?,?,?,?,?)", row)
+    memo = Memo(store)
+    assert memo.recall_stretches(file.stat()) == {}
+    memo.note_stretches(file.stat(), STRETCHES)
+    memo.save()
+    again = Memo(store)
+    assert (again.recall(file.stat()), again.recall_stretches(file.stat())) == (DIGEST, STRETCHES)
+
+
+def test_stretches_without_a_place_are_for_this_run(tmp_path: Path, file: Path) -> None:
+    for memo in (Memo(None), Memo(file / "below a file" / "digests.db")):
+        memo.note_stretches(file.stat(), STRETCHES)
+        assert memo.recall_stretches(file.stat()) == STRETCHES
+        memo.save()
