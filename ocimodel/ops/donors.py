@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -66,14 +67,17 @@ class Donors:
         """Note the chunks of all files; what cannot be read has none."""
         # most pulls never come here, and shall start sooner
         from ocimodel.ops.indexing import Surveyed, hash_planned, plan
+        from ocimodel.weights.cuts import Cuts
 
         opened = {file.path: (file, self._open(file)) for file in self.files}
         surveyed = [
             Surveyed(file, True, _map(fd, file)) for file, fd in opened.values() if fd is not None
         ]
-        for path, wanted in plan(surveyed).items():
+        for path, planned in plan(surveyed).items():
             _, fd = opened[path]
             assert fd is not None
+            # the chunks alone: nobody asks for the digest of the whole
+            wanted = replace(planned, cuts=Cuts((), planned.cuts.chunks), inside=())
             try:
                 hashed = hash_planned(fd, wanted, self._memo, ignore, rehash=False)
             except (OcimodelError, OSError):

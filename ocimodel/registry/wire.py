@@ -11,7 +11,6 @@ import http.client
 import select
 import socket
 import ssl
-import struct
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -26,10 +25,6 @@ from ocimodel.store.streams import Stream, thread_buffer
 
 # idle connections kept for each origin
 MAX_IDLE = 16
-
-# a body that is worth reading in bulk, and what of it is not
-_LONG_BYTES = 1 << 20
-_LAST_BYTES = 4 << 10
 
 NetworkErrors = (OSError, http.client.HTTPException)
 
@@ -59,11 +54,7 @@ class Answer(Stream):
     """
 
     def __init__(
-        self,
-        response: http.client.HTTPResponse,
-        sock: socket.socket,
-        give_back: Callable[[bool], None],
-        url: str,
+        self, response: http.client.HTTPResponse, give_back: Callable[[bool], None], url: str
     ) -> None:
         self.status = response.status
         self.url = url
@@ -73,14 +64,9 @@ class Answer(Stream):
         # None and chunked bodies: as long as it comes
         self.length = -1 if response.length is None else response.length
         self._response = response
-        # of a long plain body: its bytes can be had from the socket, with fewer calls
-        is_long = self.length >= _LONG_BYTES and not isinstance(sock, ssl.SSLSocket)
-        self._bulk = _Bulk(response, sock) if is_long else None
         self._give_back: Callable[[bool], None] | None = give_back
 
     def readinto(self, buffer: memoryview, /) -> int:
-        if self._bulk and (n := self._bulk.readinto(buffer)):
-            return n
         return self._response.readinto(buffer)
 
     def read(self, limit: int) -> bytes:
@@ -100,63 +86,9 @@ class Answer(Stream):
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None
         if give_back:
-            if self._bulk:
-                self._bulk.end()
             ended = self._response.isclosed() or self._response.length == 0
             self._response.close()
             give_back(ended and not self._response.will_close)
-
-
-class _Bulk:
-    """Fills whole buffers from a blocking socket: one system call for what else takes a dozen.
-
-    `SO_RCVTIMEO` takes the place of Python's own timeout, which would wait before each read.
-    """
-
-    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket) -> None:
-        self._response = response
-        self._sock = sock
-        self._timeout_s = sock.gettimeout()
-        self._is_blocking = False
-
-    def readinto(self, buffer: memoryview) -> int:
-        """0 where the response should be read as usual: at its beginning, and for its last bytes.
-
-        The end is left to the response, which then knows that its connection is free again.
-        """
-        if not self._is_blocking:
-            # what came together with the headers
-            n_buffered = len(self._response.fp.peek())
-            self._begin()
-            return self._response.readinto(buffer[:n_buffered])
-        left = (self._response.length or 0) - _LAST_BYTES
-        if left <= 0:
-            self.end()
-            return 0
-        try:
-            n = self._sock.recv_into(buffer, min(left, len(buffer)), socket.MSG_WAITALL)
-        except BlockingIOError as error:
-            raise TimeoutError("timed out") from error
-        if n == 0:
-            self.end()
-            return 0
-        assert self._response.length is not None
-        self._response.length -= n
-        return n
-
-    def _begin(self) -> None:
-        timeout_s = self._timeout_s or 0.0
-        seconds, rest = divmod(timeout_s, 1)
-        self._sock.settimeout(None)
-        option = struct.pack("@ll", int(seconds), int(rest * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, option)
-        self._is_blocking = True
-
-    def end(self) -> None:
-        """Give the socket its own timeout back."""
-        if self._is_blocking:
-            self._is_blocking = False
-            self._sock.settimeout(self._timeout_s)
 
 
 class Wire:
@@ -242,12 +174,9 @@ class Wire:
             early = _send_body(connection, body)
         else:
             connection.endheaders(body)
-        # a response that ends with its connection takes the socket along
-        sock: socket.socket = connection.sock
         response = connection.getresponse()
         return Answer(
             response,
-            sock,
             lambda usable: self._give(key, connection, usable and not early),
             f"{key}{target.path}" + (f"?{target.query}" if target.query else ""),
         )

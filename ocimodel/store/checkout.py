@@ -340,6 +340,7 @@ class Checkout:
     def _reuse(self, assembly: Assembly) -> bool:
         if any(f.codec != "raw" or f.is_directory for f in assembly.files):
             return False
+        # once more: another process may have brought it while this one waited
         there = [f for f in assembly.files if self._is_there(f)]
         missing = [f for f in assembly.files if f not in there]
         if not there and self._cache:

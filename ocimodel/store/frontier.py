@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from ocimodel.errors import IntegrityError
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import finish, hasher_for
+from ocimodel.store.streams import aligned_buffer
 
 _READ_BACK_BYTES = 1 << 20
 # pieces read back for each one written, so that no writer is held up for long
@@ -36,6 +37,8 @@ class Frontier:
         self._hasher = hasher_for(what.digest)
         self._hashed = 0
         self._hashing = threading.Lock()
+        # for what is read back, by whoever holds that lock
+        self._spare: memoryview | None = None
         # start → end of stretches that are written and not hashed
         self._ends = {start: start + length for start, length in done}
         self._ends_lock = threading.Lock()
@@ -118,7 +121,9 @@ class Frontier:
         if end is None:
             return False
         # not the thread's buffer: that one holds bytes on their way to the file
-        buffer = memoryview(bytearray(min(_READ_BACK_BYTES, end - self._hashed)))
+        if self._spare is None:
+            self._spare = aligned_buffer(_READ_BACK_BYTES)
+        buffer = self._spare[: end - self._hashed]
         n = os.preadv(self._fd, [buffer], self._base + self._hashed)
         if n == 0:
             raise IntegrityError(f"{self._what.digest}: the file was cut while it was written")

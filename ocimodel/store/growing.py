@@ -33,6 +33,7 @@ class GrowingFile:
         self.size = size
         self._journal = path.with_suffix(".ranges")
         self._lock = threading.Lock()
+        self._is_sized = False
         self.fd = _open_locked(path)
         try:
             n_present = os.fstat(self.fd).st_size
@@ -51,10 +52,13 @@ class GrowingFile:
 
     def resize(self) -> None:
         """Give it its final size, as room for what will be written ahead."""
+        if self._is_sized:
+            return
         try:
             os.ftruncate(self.fd, self.size)
         except OSError as error:
             raise target_error(error, self.path) from error
+        self._is_sized = True
 
     def write(self, data: memoryview, position: int) -> None:
         try:

@@ -66,11 +66,9 @@ def hash_stretches(
     `outer` and `inner` are hashed side by side, in two threads where there is much to do: blobs,
     and what lies in them. IntegrityError where the file is shorter than they say.
     """
-    sides = [StretchHasher(outer)]
-    if rest := set(inner) - set(outer):
-        sides.append(StretchHasher(rest))
+    sides = [StretchHasher(side) for side in (outer, set(inner) - set(outer)) if side]
     end = max((start + length for start, length in (*outer, *inner)), default=0)
-    if len(sides) == 1 or end < _BESIDE_BYTES:
+    if len(sides) < 2 or end < _BESIDE_BYTES:
         _feed(fd, end, sides, advance)
     else:
         _feed_two(fd, end, sides, advance)
