@@ -9,13 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocimodel.spec.chunkindex import (
-    BlobChunks,
-    ChunkIndex,
-    IndexedFile,
-    fingerprint,
-    new_index_layer,
-)
+from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile, fingerprint
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import MANIFEST, Manifest, parse_manifest
 from ocimodel.spec.modelpack import (
@@ -24,6 +18,7 @@ from ocimodel.spec.modelpack import (
     ModelConfig,
     build_manifest,
     file_layer,
+    new_index_layer,
 )
 from ocimodel.spec.segments import segment_path
 from ocimodel.spec.tensor import Tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ocimodel.cli.main import app
+from ocimodel.cli.main import program
 
 _INTRODUCTION = """\
 # The command line
@@ -25,9 +25,9 @@ from the user's `~/.config/ocimodel/config.yaml`, else it has its default.
 
 def render() -> str:
     """The page. Help is laid out for 90 columns, whatever the terminal."""
-    program = typer.main.get_command(app)
-    context = program.make_context("ocimodel", [], resilient_parsing=True, terminal_width=90)
-    return "\n".join([_INTRODUCTION, *_sections("ocimodel", program, context)])
+    command = typer.main.get_command(program())
+    context = command.make_context("ocimodel", [], resilient_parsing=True, terminal_width=90)
+    return "\n".join([_INTRODUCTION, *_sections("ocimodel", command, context)])
 
 
 def _sections(title: str, command: Any, context: Any) -> Iterator[str]:

@@ -5,63 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Annotated, Any, cast
 
 import typer
 
 from ocimodel import __version__
-from ocimodel.cli.output import INTERRUPTED, Output
+from ocimodel.cli.output import COMPLETE, INTERRUPTED, Output
 from ocimodel.cli.settings import FileSettings
 from ocimodel.cli.verb import verb
-from ocimodel.cli.verbs.cache import cache_gc, cache_ls
-from ocimodel.cli.verbs.cat import cat
-from ocimodel.cli.verbs.completion import COMPLETE, completion, completion_of_typer
-from ocimodel.cli.verbs.copy import copy
-from ocimodel.cli.verbs.diff import diff
-from ocimodel.cli.verbs.doctor import doctor
-from ocimodel.cli.verbs.init import init
-from ocimodel.cli.verbs.inspect import inspect
-from ocimodel.cli.verbs.login import login, logout
-from ocimodel.cli.verbs.ls import ls
-from ocimodel.cli.verbs.pack import pack
-from ocimodel.cli.verbs.pull import pull
-from ocimodel.cli.verbs.push import push
-from ocimodel.cli.verbs.rm import rm
-from ocimodel.cli.verbs.serve import serve
-from ocimodel.cli.verbs.tag import tag
-from ocimodel.cli.verbs.verify import verify
 from ocimodel.errors import OcimodelError, UsageError
 
 # typer hides click's exceptions; this is the base of what is wrong with a command line
 _USAGE = cast(type[Exception], typer.BadParameter.__mro__[1])
-VERBS = (
-    init, pack, push, pull, copy, inspect, diff, verify, cat, ls, tag, rm, login, logout, serve,
-    doctor, completion, cache_ls, cache_gc,
-)  # fmt: skip
+# function and module of each verb, in the order of the help; loaded when it is asked for
+VERBS = {
+    name: name
+    for name in (
+        "init", "pack", "push", "pull", "copy", "inspect", "diff", "verify", "cat", "ls", "tag",
+        "rm", "login", "logout", "serve", "doctor", "completion", "cache_ls", "cache_gc",
+    )
+} | {"logout": "login", "cache_ls": "cache", "cache_gc": "cache"}  # fmt: skip
+# these have no settings
+_UNSET = ("init", "completion", "serve")
 # the first word of verbs that have two
 GROUPS = {"cache": "See and bound the folder of blobs that pulls share."}
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
-
-# plain help and tracebacks: rich would double the time to start
-app = typer.Typer(
-    name="ocimodel",
-    help="Ship models as signed OCI artifacts, with any container registry.",
-    epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 not found, 4 authentication, 5 network or "
-    "registry, 6 integrity, 7 signature or policy, 8 lineage, 9 conflict, 10 bad input, "
-    "130 interrupted.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings=_CONTEXT,
-)
-_groups = {"": app}
-for word, summary in GROUPS.items():
-    _groups[word] = typer.Typer(help=summary, rich_markup_mode=None, context_settings=_CONTEXT)
-    app.add_typer(_groups[word], name=word)
-for function in VERBS:
-    group, _, word = function.__name__.rpartition("_")
-    _groups[group].command(word, context_settings=_CONTEXT)(verb(function))
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,7 +40,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     version: Annotated[
         bool,
@@ -82,14 +51,56 @@ def _program(
     """Ship models as signed OCI artifacts, with any container registry."""
 
 
+def program(names: Iterable[str] = VERBS) -> typer.Typer:
+    """The command line with these verbs; building all of them takes a while."""
+    # plain help and tracebacks: rich would double the time to start
+    app = typer.Typer(
+        name="ocimodel",
+        help=_program.__doc__,
+        epilog="Exit codes: 0 ok, 1 internal, 2 usage, 3 not found, 4 authentication, 5 network or "
+        "registry, 6 integrity, 7 signature or policy, 8 lineage, 9 conflict, 10 bad input, "
+        "130 interrupted.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings=_CONTEXT,
+    )
+    app.callback()(_program)
+    groups = {"": app}
+    for name in names:
+        group, _, word = name.rpartition("_")
+        if group not in groups:
+            groups[group] = typer.Typer(
+                help=GROUPS[group], rich_markup_mode=None, context_settings=_CONTEXT
+            )
+            app.add_typer(groups[group], name=group)
+        groups[group].command(word, context_settings=_CONTEXT)(verb(_function(name)))
+    return app
+
+
+def _function(name: str) -> Callable[..., None]:
+    module = import_module(f"ocimodel.cli.verbs.{VERBS[name]}")
+    return cast(Callable[..., None], getattr(module, name))
+
+
+def _asked_for(arguments: list[str]) -> list[str]:
+    """The verb that the command line begins with; all where it does not, or help may show them."""
+    first = arguments[0] if arguments and COMPLETE not in os.environ else ""
+    return [n for n in VERBS if first in (n, n.partition("_")[0])] or list(VERBS)
+
+
 def main() -> None:
     """The console script. Ends the process with the exit code that the outcome has."""
     arguments = sys.argv[1:]
     # a container's first process is not ended by SIGTERM unless it says how
     signal.signal(signal.SIGTERM, _interrupt)
     if COMPLETE in os.environ:
+        from ocimodel.cli.verbs.completion import completion_of_typer
+
         completion_of_typer("completion_init")()
     try:
+        app = program(_asked_for(arguments))
         code = app(prog_name="ocimodel", default_map=_defaults(arguments), standalone_mode=False)
     except KeyboardInterrupt:
         _output(arguments).interrupted()
@@ -138,9 +149,9 @@ def _defaults(arguments: list[str]) -> dict[str, Any]:
         return {}
     values = FileSettings()
     found: dict[str, Any] = {word: {} for word in GROUPS}
-    for f in VERBS:
-        if f not in (init, completion, serve):
-            group, _, word = f.__name__.rpartition("_")
+    for name in VERBS:
+        if name not in _UNSET:
+            group, _, word = name.rpartition("_")
             (found[group] if group else found)[word] = values
     return found
 

@@ -17,6 +17,8 @@ from ocimodel.errors import OcimodelError, TargetError
 from ocimodel.events import Event, Notice, Observer
 
 INTERRUPTED = 130
+# in the environment: what the shell wants to complete
+COMPLETE = "_OCIMODEL_COMPLETE"
 _RESUMABLE = frozenset({"pack", "push", "pull", "copy"})
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocimodel.errors import ConflictError, NotFoundError, UsageError
 from ocimodel.events import Observer, ignore
@@ -18,9 +19,9 @@ from ocimodel.registry.mirrors import (
 )
 from ocimodel.registry.repository import Repository
 from ocimodel.registry.transport import ClientOptions
-from ocimodel.spec.chunkindex import MAX_INDEX_BYTES, ChunkIndex, index_layer, parse_index
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
+from ocimodel.spec.modelpack import index_layer
 from ocimodel.spec.reference import (
     DEFAULT_TAG,
     LayoutReference,
@@ -33,6 +34,9 @@ from ocimodel.store.layout import REF_NAME, Layout
 from ocimodel.store.memo import Memo, memo_path
 from ocimodel.store.protocol import Source, Store
 from ocimodel.store.streams import read_blob
+
+if TYPE_CHECKING:
+    from ocimodel.spec.chunkindex import ChunkIndex
 
 
 def client_options(options: ClientOptions | None) -> ClientOptions:
@@ -119,6 +123,8 @@ class IndexOf:
         layer = index_layer(self._root) if isinstance(self._root, Manifest) else None
         if layer is None:
             return None
+        from ocimodel.spec.chunkindex import MAX_INDEX_BYTES, parse_index
+
         with self._lock:
             if self._index is None:
                 assert isinstance(self._root, Manifest)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from ocimodel.errors import OcimodelError
 from ocimodel.events import ignore
 from ocimodel.spec.paths import PARTIAL
+from ocimodel.store.assembly import MIN_COMPOSED_BYTES
 from ocimodel.store.growing import copy_range
 from ocimodel.store.memo import Memo
 from ocimodel.store.tree import TreeFile
@@ -20,8 +21,6 @@ from ocimodel.store.tree import TreeFile
 if TYPE_CHECKING:
     from ocimodel.spec.tensor import TensorMap
 
-# a smaller file is fetched sooner than looked into
-MIN_BYTES = 1 << 20
 # they stay open, and a process often may have no more than 1024 files
 MAX_FILES = 256
 
@@ -94,7 +93,7 @@ class Donors:
                 # what has just gone, or cannot be looked at, is no donor
                 with contextlib.suppress(OSError):
                     status = path.lstat()
-                    if stat.S_ISREG(status.st_mode) and status.st_size >= MIN_BYTES:
+                    if stat.S_ISREG(status.st_mode) and status.st_size >= MIN_COMPOSED_BYTES:
                         relative = path.relative_to(self._root).as_posix()
                         found.append(TreeFile(relative, path, status.st_size, executable=False))
         return found

@@ -16,17 +16,13 @@ from ocimodel.errors import InputError, UsageError
 from ocimodel.events import HashStarted, Observer, ignore
 from ocimodel.ops.indexing import Hashed, Plan, Surveyed, build_index, hash_planned, plan
 from ocimodel.spec import modelpack
-from ocimodel.spec.chunkindex import (
-    MAX_CHUNK_BYTES,
-    MAX_INDEX_BYTES,
-    ChunkIndex,
-    new_index_layer,
-)
+from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, MAX_INDEX_BYTES, ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Manifest, parse_manifest
 from ocimodel.spec.modelfile import FILENAME, LAYERINGS, Modelfile, parse_modelfile
+from ocimodel.spec.modelpack import new_index_layer
 from ocimodel.spec.segments import is_segment_path, segment_path
 from ocimodel.spec.tensor import TensorMap
 from ocimodel.store.archive import empty_directories

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
@@ -18,8 +19,11 @@ from ocimodel.spec.manifest import Index
 from ocimodel.spec.modelpack import ModelFile
 from ocimodel.spec.reference import parse_reference
 from ocimodel.store.checkout import Checkout
-from ocimodel.store.chunkcache import ChunkCache
 from ocimodel.store.copy import DEFAULT_CONCURRENCY, copy
+from ocimodel.store.memo import Memo
+
+if TYPE_CHECKING:
+    from ocimodel.store.chunkcache import ChunkCache
 
 # of older files that are looked into, to the bytes of the artifact
 _DONOR_RATIO = 2
@@ -87,7 +91,7 @@ def pull(
             hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
         )
     memo = open_memo(options)
-    chunk_cache = ChunkCache(Path(cache), memo) if cache else None
+    chunk_cache = _open_cache(Path(cache), memo) if cache else None
     index = IndexOf(source, root)
     with (
         chunk_cache or nullcontext(),
@@ -117,6 +121,13 @@ def pull(
         bytes_reused=report.bytes_skipped,
         extra_files=tuple(checkout.extra_files()),
     )
+
+
+def _open_cache(folder: Path, memo: Memo) -> ChunkCache:
+    # most pulls have none, and shall start sooner
+    from ocimodel.store.chunkcache import ChunkCache
+
+    return ChunkCache(folder, memo)
 
 
 def _pulled(file: ModelFile) -> PulledFile:

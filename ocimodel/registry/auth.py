@@ -16,13 +16,16 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from ocimodel.errors import AuthenticationError, RegistryError
 from ocimodel.registry.challenges import Challenge, parse_challenges
 from ocimodel.registry.credentials import Credential
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _MAX_BODY_BYTES = 1 << 20
 _DEFAULT_LIFETIME_S = 60.0  # the token specification's default
@@ -261,6 +264,9 @@ class Authenticator:
             flight = self._flights.get(key)
             mine = flight is None
             if flight is None:
+                # with its module comes logging; who needs no token shall not wait for that
+                from concurrent.futures import Future
+
                 flight = self._flights[key] = Future()
         if not mine:
             return flight.result()

@@ -20,7 +20,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -367,6 +366,8 @@ def _write(path: Path, raw: Mapping[str, Any]) -> None:
     try:
         target = path.resolve()  # dotfiles are often symlinks: replace what they point to
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        import tempfile
+
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
         temporary = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

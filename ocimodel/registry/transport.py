@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import json
-import random
 import ssl
 import time
 import unicodedata
@@ -335,6 +334,8 @@ class Client:
         """Wait before trying again; RegistryError when the registry asks for too long a wait."""
         wait_s = _seconds(retry_after)
         if wait_s is None:
+            import random
+
             wait_s = min(8.0, 0.2 * 2**attempt) * random.uniform(0.75, 1.25)  # noqa: S311
         if wait_s > MAX_WAIT_S:
             raise RegistryError(

@@ -18,12 +18,9 @@ from ocimodel.errors import InputError
 from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import parse_digest
-from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import REGULAR, file_layer
-from ocimodel.spec.paths import PRIVATE_PREFIX, check_path
+from ocimodel.spec.paths import check_path
 from ocimodel.spec.tensor import Tensor
 
-INDEX_PATH = PRIVATE_PREFIX + "index.json"
 MAX_INDEX_BYTES = 64 << 20
 MAX_CHUNK_BYTES = 4 << 20
 VERSION = 1
@@ -115,18 +112,6 @@ class ChunkIndex:
 def fingerprint(pieces: Sequence[bytes]) -> bytes:
     """What stands for the bytes of a tensor, from the digests of its pieces of MAX_CHUNK_BYTES."""
     return pieces[0] if len(pieces) == 1 else hashlib.sha256(b"".join(pieces)).digest()
-
-
-def index_layer(manifest: Manifest) -> Descriptor | None:
-    """The layer that holds the index, if the artifact has one."""
-    for layer in manifest.layers:
-        if INDEX_PATH in layer.annotations.values():
-            return layer
-    return None
-
-
-def new_index_layer(digest: str, size: int) -> Descriptor:
-    return file_layer(INDEX_PATH, "doc", digest, size, REGULAR)
 
 
 # reading

@@ -14,6 +14,7 @@ from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import MANIFEST, Manifest
+from ocimodel.spec.paths import PRIVATE_PREFIX
 
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
@@ -46,6 +47,8 @@ _SYMLINK_FLAGS = (2, ord("2"))
 EPOCH = "1970-01-01T00:00:00Z"
 
 MAX_CONFIG_BYTES = 4 << 20
+# the chunk index (ocimodel.spec.chunkindex), a document of ours
+INDEX_PATH = PRIVATE_PREFIX + "index.json"
 
 
 def layer_type(kind: str, codec: str = "raw") -> str:
@@ -110,6 +113,18 @@ def file_layer(path: str, kind: str, digest: str, size: int, mode: int) -> Descr
         TITLE: path,
     }
     return Descriptor(layer_type(kind), digest, size, annotations)
+
+
+def index_layer(manifest: Manifest) -> Descriptor | None:
+    """The layer that holds the index, if the artifact has one."""
+    for layer in manifest.layers:
+        if INDEX_PATH in layer.annotations.values():
+            return layer
+    return None
+
+
+def new_index_layer(digest: str, size: int) -> Descriptor:
+    return file_layer(INDEX_PATH, "doc", digest, size, REGULAR)
 
 
 def directories_layer(paths: Sequence[str], digest: str, size: int) -> Descriptor:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ocimodel.errors import InputError
-from ocimodel.spec.chunkindex import ChunkIndex, index_layer
 from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import ModelFile, read_layer
+from ocimodel.spec.modelpack import ModelFile, index_layer, read_layer
 from ocimodel.spec.paths import PRIVATE_PREFIX
+
+if TYPE_CHECKING:
+    from ocimodel.spec.chunkindex import ChunkIndex
 
 _SEGMENT = re.compile(r"(.+)\.segments/([0-9]{6})-of-([0-9]{6})", re.DOTALL)
 

@@ -94,15 +94,6 @@ def _opened(archive: Path, codec: str) -> IO[bytes]:
     raise AssertionError(f"check_codec let {codec} through")
 
 
-def check_codec(codec: str) -> None:
-    """InputError for a layer that cannot be unpacked here, before it is fetched."""
-    if codec == "tar+zstd":
-        raise InputError(
-            f"layers of type {codec} cannot be read here",
-            hint="pull it with a tool that reads zstd, and pack the directory again",
-        )
-
-
 def _write(content: IO[bytes], final: Path, mode: int) -> None:
     temporary = temporary_beside(final)
     try:

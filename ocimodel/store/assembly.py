@@ -7,12 +7,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ocimodel.spec.chunkindex import BlobChunks
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.modelpack import ModelFile
 from ocimodel.store.growing import GrowingFile, clip
+
+if TYPE_CHECKING:
+    from ocimodel.spec.chunkindex import BlobChunks
+
+
+# a smaller file is fetched sooner than it is asked around for
+MIN_COMPOSED_BYTES = 1 << 20
 
 
 class ChunkFinder(Protocol):

@@ -12,25 +12,32 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ocimodel.errors import ConflictError, InputError, NotFoundError, TargetError
 from ocimodel.events import Notice, Observer, Outcome, ignore
-from ocimodel.spec.chunkindex import Chunk, ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import EXECUTABLE, ModelFile
 from ocimodel.spec.paths import PARTIAL, check_path, check_tree
 from ocimodel.spec.segments import files_of
-from ocimodel.store.archive import check_codec, extract
-from ocimodel.store.assembly import Assembly, ChunkFinder, take_chunks, take_range
-from ocimodel.store.chunkcache import ChunkCache
+from ocimodel.store.assembly import (
+    MIN_COMPOSED_BYTES,
+    Assembly,
+    ChunkFinder,
+    take_chunks,
+    take_range,
+)
 from ocimodel.store.files import make_folder, place
 from ocimodel.store.growing import GrowingFile, target_error
 from ocimodel.store.landing import FileLanding
 from ocimodel.store.memo import Memo
 from ocimodel.store.presence import file_joins
 from ocimodel.store.protocol import Ingest, Source
+
+if TYPE_CHECKING:
+    from ocimodel.spec.chunkindex import Chunk, ChunkIndex
+    from ocimodel.store.chunkcache import ChunkCache
 
 
 def model_files(manifest: Manifest) -> list[ModelFile]:
@@ -44,6 +51,15 @@ def model_files(manifest: Manifest) -> list[ModelFile]:
         if file.codec != "raw" and file.path != ".":
             check_path(file.path.rstrip("/"))
     return files
+
+
+def check_codec(codec: str) -> None:
+    """InputError for a layer that cannot be unpacked here, before it is fetched."""
+    if codec == "tar+zstd":
+        raise InputError(
+            f"layers of type {codec} cannot be read here",
+            hint="pull it with a tool that reads zstd, and pack the directory again",
+        )
 
 
 class Checkout:
@@ -243,7 +259,8 @@ class Checkout:
                 assembly, at = elsewhere[0]
                 has_some = take_range(self._root / assembly.files[0].path, at, file, base, what)
             else:
-                index = self._index() if self._chunks else None
+                is_big = file.size >= MIN_COMPOSED_BYTES
+                index = self._index() if self._chunks and is_big else None
                 known = index.chunks(what) if index else None
                 has_some = known is not None and take_chunks(known, self._chunks, file, base)
         if has_some:
@@ -365,6 +382,8 @@ class Checkout:
             if file.is_directory:
                 self._folder(file.path)
             elif file.codec != "raw":
+                from ocimodel.store.archive import extract
+
                 extract(path, file.codec, self._root, self._mask)
         if raw:
             self._put(path, raw[0])
@@ -387,7 +406,10 @@ class Checkout:
                 self._observer(Notice(f"not kept in the cache: {error}"))
 
     def _chunks_of(self, file: ModelFile) -> Iterator[Chunk]:
-        index = self._index() or ChunkIndex()
+        from ocimodel.spec.chunkindex import ChunkIndex
+
+        is_big = file.size >= MIN_COMPOSED_BYTES
+        index = (self._index() if is_big else None) or ChunkIndex()
         base = 0
         for layer in file.layers:
             if known := index.chunks(layer):

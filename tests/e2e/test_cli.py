@@ -239,4 +239,4 @@ def test_there_is_a_schema_for_each_verb() -> None:
     from ocimodel.cli.main import VERBS
 
     named = {path.name.partition(".")[0] for path in SCHEMAS.glob("*.v1.schema.json")}
-    assert named == {verb.__name__.replace("_", "-") for verb in VERBS} | {"error"}
+    assert named == {name.replace("_", "-") for name in VERBS} | {"error"}

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 import ocimodel
-from ocimodel.spec.chunkindex import INDEX_PATH
-from ocimodel.spec.modelpack import ModelConfig
+from ocimodel.spec.modelpack import INDEX_PATH, ModelConfig
 from ocimodel.store.copy import copy
 from ocimodel.store.layout import Layout
 from ocimodel.store.memory import MemoryStore

@@ -15,18 +15,11 @@ from ocimodel.ops.access import IndexOf
 from ocimodel.ops.donors import Donors
 from ocimodel.ops.pull import PullResult, pull
 from ocimodel.ops.push import push
-from ocimodel.spec.chunkindex import (
-    MAX_INDEX_BYTES,
-    BlobChunks,
-    ChunkIndex,
-    index_layer,
-    new_index_layer,
-    parse_index,
-)
+from ocimodel.spec.chunkindex import MAX_INDEX_BYTES, BlobChunks, ChunkIndex, parse_index
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import FILEPATH, REGULAR, file_layer
+from ocimodel.spec.modelpack import FILEPATH, REGULAR, file_layer, index_layer, new_index_layer
 from ocimodel.spec.segments import files_of, segment_path
 from ocimodel.store.checkout import Checkout
 from ocimodel.store.copy import copy

@@ -14,14 +14,8 @@ from ocimodel.ops.access import client_options, open_store
 from ocimodel.ops.browse import inspect
 from ocimodel.ops.push import pack, push
 from ocimodel.ops.tensors import tensors_of_headers
-from ocimodel.spec.chunkindex import (
-    INDEX_PATH,
-    BlobChunks,
-    ChunkIndex,
-    IndexedFile,
-    new_index_layer,
-)
-from ocimodel.spec.modelpack import REGULAR, file_layer, read_layer
+from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile
+from ocimodel.spec.modelpack import INDEX_PATH, REGULAR, file_layer, new_index_layer, read_layer
 from ocimodel.spec.reference import parse_reference
 from ocimodel.spec.segments import segment_path
 from ocimodel.spec.tensor import Tensor

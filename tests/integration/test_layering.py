@@ -17,14 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocimodel.events import BlobFinished, Outcome
-from ocimodel.ops.donors import MIN_BYTES
 from ocimodel.ops.packing import pack_view
 from ocimodel.ops.pull import pull
 from ocimodel.ops.push import pack, push
-from ocimodel.spec.chunkindex import ChunkIndex, index_layer
+from ocimodel.spec.chunkindex import ChunkIndex
 from ocimodel.spec.manifest import Manifest
+from ocimodel.spec.modelpack import index_layer
 from ocimodel.spec.paths import PARTIAL
 from ocimodel.spec.segments import files_of
+from ocimodel.store.assembly import MIN_COMPOSED_BYTES as MIN_BYTES
 from ocimodel.store.memo import Memo
 from tests.indexed import safetensors
 from tests.servers.fault_proxy import FaultProxy

@@ -18,26 +18,26 @@ from hypothesis import strategies as st
 from ocimodel.errors import InputError
 from ocimodel.spec import canonical
 from ocimodel.spec.chunkindex import (
-    INDEX_PATH,
     MAX_CHUNK_BYTES,
     BlobChunks,
     Chunk,
     ChunkIndex,
     IndexedFile,
     fingerprint,
-    index_layer,
-    new_index_layer,
     parse_index,
 )
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.modelpack import (
     EXECUTABLE,
+    INDEX_PATH,
     REGULAR,
     TITLE,
     ModelFile,
     directories_layer,
     file_layer,
+    index_layer,
+    new_index_layer,
     read_layer,
 )
 from ocimodel.spec.segments import (

@@ -14,10 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocimodel.errors import InputError
-from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile, index_layer, parse_index
+from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile, parse_index
 from ocimodel.spec.compare import Difference, Side, Status, compare
 from ocimodel.spec.leaves import MAX_DEPTH, MAX_PATH_CHARACTERS, leaves
-from ocimodel.spec.modelpack import EXECUTABLE, REGULAR, directories_layer, file_layer, read_layer
+from ocimodel.spec.modelpack import (
+    EXECUTABLE,
+    REGULAR,
+    directories_layer,
+    file_layer,
+    index_layer,
+    read_layer,
+)
 from ocimodel.spec.tensor import Tensor
 from ocimodel.store.checkout import model_files
 from ocimodel.store.memory import MemoryStore

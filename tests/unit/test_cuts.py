@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocimodel.ops.indexing import Hashed, Surveyed, build_index, plan
-from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, ChunkIndex, new_index_layer
+from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
-from ocimodel.spec.modelpack import CONFIG_TYPE, REGULAR, build_manifest, file_layer
+from ocimodel.spec.modelpack import (
+    CONFIG_TYPE,
+    REGULAR,
+    build_manifest,
+    file_layer,
+    new_index_layer,
+)
 from ocimodel.spec.segments import segment_path
 from ocimodel.spec.tensor import Tensor
 from ocimodel.store.tree import TreeFile

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ocimodel.cli.main import app
+from ocimodel.cli.main import program
 from tests.servers.models import tiny_safetensors
 
 ROOT = Path(__file__).parents[2]
@@ -121,11 +121,11 @@ def problem(arguments: list[str], *, whole: bool = True) -> str:
 
     `whole`: all of the command is there; else only verb and options are looked at.
     """
-    program = typer.main.get_command(app)
-    context = program.make_context("ocimodel", [], resilient_parsing=True)
+    command = typer.main.get_command(program())
+    context = command.make_context("ocimodel", [], resilient_parsing=True)
     if not arguments or arguments[0] in ("--version", "--help", "-h"):
         return ""
-    verb = program.get_command(context, arguments[0])  # type: ignore[attr-defined]
+    verb = command.get_command(context, arguments[0])  # type: ignore[attr-defined]
     if verb is not None and hasattr(verb, "get_command") and len(arguments) > 1:
         # a verb of two words
         context = verb.make_context(arguments[0], [], context, resilient_parsing=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ocimodel.ops import donors as donors_module
-from ocimodel.ops.donors import MIN_BYTES, Donors
+from ocimodel.ops.donors import Donors
 from ocimodel.spec.paths import PARTIAL
+from ocimodel.store.assembly import MIN_COMPOSED_BYTES as MIN_BYTES
 from ocimodel.store.memo import Memo
 from tests.artifacts import random_bytes
 from tests.indexed import safetensors

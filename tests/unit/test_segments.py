@@ -9,11 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocimodel.errors import InputError
-from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile, new_index_layer
+from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import EXECUTABLE, REGULAR, ModelFile, file_layer, read_layer
+from ocimodel.spec.modelpack import (
+    EXECUTABLE,
+    REGULAR,
+    ModelFile,
+    file_layer,
+    new_index_layer,
+    read_layer,
+)
 from ocimodel.spec.segments import (
     check_index,
     files_of,

@@ -14,18 +14,11 @@ import pytest
 from ocimodel.errors import InputError, NotFoundError, UsageError
 from ocimodel.ops.push import pack
 from ocimodel.ops.verify import VerifyResult, verify
-from ocimodel.spec.chunkindex import (
-    BlobChunks,
-    ChunkIndex,
-    IndexedFile,
-    index_layer,
-    new_index_layer,
-    parse_index,
-)
+from ocimodel.spec.chunkindex import BlobChunks, ChunkIndex, IndexedFile, parse_index
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import Manifest
-from ocimodel.spec.modelpack import FILEPATH
+from ocimodel.spec.modelpack import FILEPATH, index_layer, new_index_layer
 from ocimodel.spec.tensor import Tensor
 from ocimodel.store.copy import copy
 from ocimodel.store.layout import Layout

@@ -4,10 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ocimodel.cli.output import Output
-
-# in the environment: what the shell wants to complete
-COMPLETE = "_OCIMODEL_COMPLETE"
+from ocimodel.cli.output import COMPLETE, Output
 
 
 class Shell(StrEnum):
