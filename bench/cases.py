@@ -54,17 +54,24 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An absolute bound on something that the samples say; the value is None when unknown."""
+    """An absolute bound on something that the samples say; the value is None when unknown.
+
+    `at_most`: None where a figure is only reported. `beside`: what else there is to say of it.
+    """
 
     what: str
-    at_most: float
+    at_most: float | None
     unit: str
     value: Callable[[Samples], float | None]
+    beside: Callable[[Samples], str] = lambda samples: ""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`goals`: the highest wall time of ocimodel as a multiple of another tool's."""
+    """`goals`: the highest wall time of ocimodel as a multiple of another tool's.
+
+    `timed`: whether the wall times of the entries are the result; else only the limits are.
+    """
 
     name: str
     title: str
@@ -73,6 +80,7 @@ class Case:
     limits: Sequence[Limit] = ()
     rounds: int | None = None
     warm_up: bool = True
+    timed: bool = True
 
 
 @dataclass(slots=True)
@@ -189,8 +197,8 @@ def plain_trial(argv: tuple[str, ...], cwd: Path, deep: bool) -> Iterator[Comman
 # --- limits -------------------------------------------------------------------------
 
 
-def peak_rss(samples: Samples) -> float | None:
-    mine = samples.get("ocimodel")
+def peak_rss(samples: Samples, tool: str = "ocimodel") -> float | None:
+    mine = samples.get(tool)
     return max(sample.rss_bytes for sample in mine) / MIB if mine else None
 
 
@@ -199,9 +207,9 @@ def median_wall(samples: Samples, tool: str = "ocimodel") -> float | None:
     return statistics.median(sample.wall_s for sample in mine) if mine else None
 
 
-def most_in_json(key: str, samples: Samples) -> float | None:
+def most_in_json(key: str, samples: Samples, tool: str = "ocimodel") -> float | None:
     """The highest value of `key` in the JSON objects that ocimodel printed; infinite if unsaid."""
-    mine = samples.get("ocimodel")
+    mine = samples.get(tool)
     if not mine:
         return None
     try:

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import cases, table, tools
+from bench import cases, delta, layered, table, tools
 from bench.cases import MIB, Case, Entry, Lab
 from bench.inputs import Model, make_model_apart
 from bench.measure import RunError, own_peak_rss, run_timed
 from bench.table import Result
 
 LARGE_MIB = 4096
-NEED_REGISTRY = ("pull", "push", "again", "large")
+NEED_REGISTRY = ("pull", "push", "again", "large", "delta")
 SETBACKS = (RunError, RuntimeError, OSError)  # of one tool or one case; the others go on
 ROOM = 4  # an input of n bytes needs up to 4 n of scratch: itself, a layout, a registry, a pull
 Maker = Callable[[Lab, Model, str], AbstractContextManager[Case]]
@@ -40,6 +40,14 @@ SUITE: tuple[tuple[str, int, Maker], ...] = (
     ("push-1", 1, cases.push_case),
     ("shaped-1", 1, cases.shaped_case),
 )
+# their makers make the input, of which the half is one model
+LAYERED: tuple[tuple[str, int, Maker], ...] = (
+    ("delta-push", 0, delta.push_case),
+    ("delta-pull", 0, delta.pull_case),
+    ("index-cost", 0, layered.cost_case),
+    ("index-memory", 0, layered.memory_case),
+    ("manifest", 0, layered.manifest_case),
+)
 LARGE: tuple[tuple[str, int, Maker], ...] = (
     ("large-push", 1, cases.large_push_case),
     ("large-pull", 1, cases.large_pull_case),
@@ -48,7 +56,7 @@ LARGE: tuple[tuple[str, int, Maker], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cases that share one input of `mib` MiB in `n_files` files (0: no input)."""
+    """The cases that share one input of `mib` MiB in `n_files` files (0: they make their own)."""
 
     n_files: int
     mib: int
@@ -95,7 +103,10 @@ def plans(args: argparse.Namespace) -> Iterator[Plan]:
         return not wanted or name in wanted or name.split("-")[0] in wanted
 
     large = LARGE if args.large or "large" in wanted else ()
-    inputs = ((SUITE, 0, 0), (SUITE, 4, args.size), (SUITE, 1, args.size), (large, 1, LARGE_MIB))
+    inputs = (
+        *((SUITE, 0, 0), (SUITE, 4, args.size), (SUITE, 1, args.size)),
+        *((LAYERED, 0, 4 * args.size), (large, 1, LARGE_MIB)),
+    )
     for suite, n_files, mib in inputs:
         makers = [(name, make) for name, n, make in suite if n == n_files and chosen(name)]
         if makers:
@@ -132,7 +143,7 @@ def run_plan(lab: Lab, plan: Plan, rounds: int, reason: str) -> Iterator[Result]
         say(f"making {plan.mib} MiB in {plan.n_files} file(s)")
         model = make_model_apart(root, plan.n_files, plan.mib // plan.n_files)
     else:
-        model = Model(root, root, 0, 0)
+        model = Model(root, root, 0, plan.mib * MIB)
     for name, make in plan.makers:
         if name.split("-")[0] in NEED_REGISTRY and not lab.has("docker-registry"):
             yield not_run(name, "absent: skipped", "docker-registry")

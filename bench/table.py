@@ -56,14 +56,19 @@ def tool_row(result: Result, tool: str, label: str) -> list[str]:
 def limit_row(result: Result, limit: Limit, label: str) -> list[str]:
     value = limit.value(result.samples)
     shown = "-" if value is None else f"{value:.4g} {limit.unit}"
-    verdict = "" if value is None else "PASS" if value <= limit.at_most else "MISS"
-    target = f"≤ {limit.at_most:g} {limit.unit}"
+    if value is not None and (beside := limit.beside(result.samples)):
+        shown += f" ({beside})"
+    target = verdict = ""
+    if limit.at_most is not None:
+        target = f"≤ {limit.at_most:g} {limit.unit}"
+        verdict = "" if value is None else "PASS" if value <= limit.at_most else "MISS"
     return [label, f"» {limit.what}", shown, "", "", target, verdict, "", ""]
 
 
 def rows_of(result: Result) -> list[list[str]]:
     case = result.case
-    rows = [tool_row(result, entry.tool, case.name) for entry in case.entries]
+    shown = [entry.tool for entry in case.entries if case.timed or entry.tool in result.notes]
+    rows = [tool_row(result, tool, case.name) for tool in shown]
     return rows + [limit_row(result, limit, case.name) for limit in case.limits]
 
 

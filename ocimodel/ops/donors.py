@@ -6,16 +6,16 @@ import contextlib
 import os
 import stat
 import threading
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ocimodel.errors import OcimodelError
-from ocimodel.events import ignore
 from ocimodel.spec.paths import PARTIAL
 from ocimodel.store.assembly import MIN_COMPOSED_BYTES
-from ocimodel.store.growing import copy_range
-from ocimodel.store.memo import Memo
+from ocimodel.store.growing import Stretch, copy_range
+from ocimodel.store.hashing import hash_stretches
+from ocimodel.store.memo import Memo, identity
 from ocimodel.store.tree import TreeFile
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ class Donors:
     """A `ChunkFinder` over the files below `root` as they are now, for a `with` statement.
 
     `files`: up to MAX_FILES of the biggest, with at most `max_bytes` in all, so that a folder of
-    other models is not read for the sake of a small one. None is read before the first question.
+    other models is not read for the sake of a small one. They are opened at once, so that their
+    bytes can be had after new ones have taken their names. None is read before the first question.
     Then each is cut as packing would cut it, which gives the same chunks for the same tensors, and
-    hashed. They stay open, so that their bytes can be had after new ones have taken their names.
+    hashed.
     """
 
     def __init__(self, root: Path, memo: Memo, max_bytes: int = 1 << 62) -> None:
@@ -39,7 +40,8 @@ class Donors:
         self._memo = memo
         self.files = _within(self._files(), max_bytes)
         self._chunks: dict[bytes, tuple[int, int, int]] | None = None
-        self._fds: list[int] = []
+        # as many as files; None: cannot be read
+        self._fds = [_opened(file.real) for file in self.files]
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -47,7 +49,8 @@ class Donors:
 
     def __exit__(self, *_: object) -> None:
         for fd in self._fds:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
         self._fds = []
 
     def copy_chunk(self, digest: bytes, length: int, out_fd: int, out_offset: int) -> bool:
@@ -65,24 +68,30 @@ class Donors:
     def _survey(self, chunks: dict[bytes, tuple[int, int, int]]) -> None:
         """Note the chunks of all files; what cannot be read has none."""
         # most pulls never come here, and shall start sooner
-        from ocimodel.ops.indexing import Surveyed, hash_planned, plan
-        from ocimodel.weights.cuts import Cuts
+        from ocimodel.ops.indexing import Surveyed, plan
 
-        opened = {file.path: (file, self._open(file)) for file in self.files}
-        surveyed = [
-            Surveyed(file, True, _map(fd, file)) for file, fd in opened.values() if fd is not None
-        ]
+        opened = {
+            file.path: (file, fd)
+            for file, fd in zip(self.files, self._fds, strict=True)
+            if fd is not None and os.fstat(fd).st_size == file.size
+        }
+        surveyed = [Surveyed(file, True, _map(fd, file)) for file, fd in opened.values()]
         for path, planned in plan(surveyed).items():
             _, fd = opened[path]
-            assert fd is not None
-            # the chunks alone: nobody asks for the digest of the whole
-            wanted = replace(planned, cuts=Cuts((), planned.cuts.chunks), inside=())
-            try:
-                hashed = hash_planned(fd, wanted, self._memo, ignore, rehash=False)
-            except (OcimodelError, OSError):
-                continue
-            for (start, length), digest in hashed.chunk_digests().items():
-                chunks.setdefault(digest, (fd, start, length))
+            with contextlib.suppress(OcimodelError, OSError):
+                for (start, length), digest in self._digests(fd, planned.cuts.chunks).items():
+                    chunks.setdefault(digest, (fd, start, length))
+
+    def _digests(self, fd: int, wanted: Sequence[Stretch]) -> Mapping[Stretch, bytes]:
+        before = os.fstat(fd)
+        known = self._memo.recall_stretches(before)
+        if known.keys() >= set(wanted):
+            return known
+        digests = hash_stretches(fd, (), wanted, lambda n: None)
+        # one that was replaced meanwhile has another ctime, and still its bytes
+        if identity(os.fstat(fd)) == identity(before):
+            self._memo.note_stretches(before, digests)
+        return digests
 
     def _files(self) -> list[TreeFile]:
         found = []
@@ -98,14 +107,12 @@ class Donors:
                         found.append(TreeFile(relative, path, status.st_size, executable=False))
         return found
 
-    def _open(self, file: TreeFile) -> int | None:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            fd = os.open(file.real, flags)
-        except OSError:
-            return None
-        self._fds.append(fd)
-        return fd
+
+def _opened(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def _within(files: list[TreeFile], max_bytes: int) -> list[TreeFile]:

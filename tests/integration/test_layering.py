@@ -194,7 +194,9 @@ def to_fetch(old: Path, new: Path, layering: str, max_layer_bytes: int) -> int:
             if layer.digest in counted or blob is None:
                 continue
             counted.add(layer.digest)
-            n_bytes += sum(c.length for c in blob.at() if c.digest not in known)
+            # a small file is fetched without a look around
+            here = known if file.size >= MIN_BYTES else set()
+            n_bytes += sum(c.length for c in blob.at() if c.digest not in here)
     return n_bytes
 
 

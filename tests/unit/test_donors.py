@@ -65,12 +65,24 @@ def test_the_length_must_be_right_too(root: Path, out: int) -> None:
         assert not donors.copy_chunk(hashlib.sha256(A).digest(), len(A) - 1, out, 0)
 
 
-def test_nothing_is_read_before_it_is_asked_for(root: Path, out: int) -> None:
-    donors = Donors(root, Memo(None))
-    (root / "one.safetensors").unlink()
-    with donors:
-        assert not copied(donors, A, out)
-        assert copied(donors, C[4 * MIB :], out)
+def test_what_is_replaced_before_the_first_question_is_still_had(root: Path, out: int) -> None:
+    """A small new file may take the name of a big old one before anybody asks."""
+    with Donors(root, Memo(None)) as donors:
+        (root / "new").write_bytes(b"small")
+        (root / "new").replace(root / "one.safetensors")
+        assert copied(donors, A, out)
+
+
+def test_nothing_is_read_before_it_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise AssertionError("read")
+
+    for name in ("read", "pread", "readv", "preadv"):
+        monkeypatch.setattr(os, name, refused)
+    with Donors(root, Memo(None)) as donors:
+        assert donors.files
 
 
 def test_what_is_small_linked_or_unfinished_gives_nothing(tmp_path: Path, out: int) -> None:
@@ -127,11 +139,10 @@ def test_a_file_that_shrank_after_it_was_looked_at(root: Path, out: int) -> None
 
 
 def test_what_cannot_be_read_gives_nothing(root: Path, out: int) -> None:
-    donors = Donors(root, Memo(None))
     path = root / "one.safetensors"
     path.unlink()
     path.mkdir()
-    with donors:
+    with Donors(root, Memo(None)) as donors:
         assert not copied(donors, A, out)
         assert copied(donors, C[4 * MIB :], out)
 
