@@ -16,9 +16,8 @@ from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.modelpack import MAX_CONFIG_BYTES, ModelConfig, ModelFile, is_model, read_layer
 from ocimodel.spec.reference import parse_reference
-from ocimodel.spec.segments import files_of
+from ocimodel.spec.segments import files_of, model_files
 from ocimodel.spec.tensor import Tensor
-from ocimodel.store.checkout import model_files
 from ocimodel.store.protocol import Source, Store
 from ocimodel.store.streams import Verified, read_blob, thread_buffer
 

@@ -24,7 +24,7 @@ from ocimodel.spec.compare import Difference, Side, compare
 from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.modelpack import MAX_CONFIG_BYTES, ModelConfig, ModelFile, is_model
 from ocimodel.spec.reference import parse_reference
-from ocimodel.store.checkout import model_files
+from ocimodel.spec.segments import model_files
 from ocimodel.store.protocol import Source
 from ocimodel.store.streams import read_blob
 

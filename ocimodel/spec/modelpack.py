@@ -173,6 +173,15 @@ def read_layer(layer: Descriptor) -> ModelFile:
     )
 
 
+def check_codec(codec: str) -> None:
+    """InputError for a layer that cannot be unpacked here, before it is fetched."""
+    if codec == "tar+zstd":
+        raise InputError(
+            f"layers of type {codec} cannot be read here",
+            hint="pull it with a tool that reads zstd, and pack the directory again",
+        )
+
+
 def _directories(layer: Descriptor) -> tuple[str, ...]:
     raw = layer.annotations.get(DIRECTORIES, "")
     document = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ocimodel.errors import InputError
 from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.modelpack import ModelFile, index_layer, read_layer
-from ocimodel.spec.paths import PRIVATE_PREFIX
+from ocimodel.spec.paths import PRIVATE_PREFIX, check_path, check_tree
 
 if TYPE_CHECKING:
     from ocimodel.spec.chunkindex import ChunkIndex
@@ -40,6 +40,19 @@ def files_of(manifest: Manifest) -> list[ModelFile]:
     files = [read_layer(layer) for layer in manifest.layers]
     files = [f for f in files if not f.path.startswith(PRIVATE_PREFIX)]
     return join_segments(files) if index_layer(manifest) else files
+
+
+def model_files(manifest: Manifest) -> list[ModelFile]:
+    """The files of an artifact, checked against each other; InputError for hostile names."""
+    files = files_of(manifest)
+    check_tree(
+        [f.path for f in files if f.codec == "raw" and not f.is_directory],
+        [f.path for f in files if f.is_directory] + [d for f in files for d in f.directories],
+    )
+    for file in files:
+        if file.codec != "raw" and file.path != ".":
+            check_path(file.path.rstrip("/"))
+    return files
 
 
 def join_segments(files: Sequence[ModelFile]) -> list[ModelFile]:

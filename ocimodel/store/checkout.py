@@ -14,13 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ocimodel.errors import ConflictError, InputError, NotFoundError, TargetError
+from ocimodel.errors import (
+    ConflictError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    TargetError,
+)
 from ocimodel.events import Notice, Observer, Outcome, ignore
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
-from ocimodel.spec.modelpack import EXECUTABLE, ModelFile
-from ocimodel.spec.paths import PARTIAL, check_path, check_tree
-from ocimodel.spec.segments import files_of
+from ocimodel.spec.modelpack import EXECUTABLE, ModelFile, check_codec
+from ocimodel.spec.paths import PARTIAL
+from ocimodel.spec.segments import model_files
 from ocimodel.store.assembly import (
     MIN_COMPOSED_BYTES,
     Assembly,
@@ -38,28 +44,6 @@ from ocimodel.store.protocol import Ingest, Source
 if TYPE_CHECKING:
     from ocimodel.spec.chunkindex import Chunk, ChunkIndex
     from ocimodel.store.chunkcache import ChunkCache
-
-
-def model_files(manifest: Manifest) -> list[ModelFile]:
-    """The files of an artifact, checked against each other; InputError for hostile names."""
-    files = files_of(manifest)
-    check_tree(
-        [f.path for f in files if f.codec == "raw" and not f.is_directory],
-        [f.path for f in files if f.is_directory] + [d for f in files for d in f.directories],
-    )
-    for file in files:
-        if file.codec != "raw" and file.path != ".":
-            check_path(file.path.rstrip("/"))
-    return files
-
-
-def check_codec(codec: str) -> None:
-    """InputError for a layer that cannot be unpacked here, before it is fetched."""
-    if codec == "tar+zstd":
-        raise InputError(
-            f"layers of type {codec} cannot be read here",
-            hint="pull it with a tool that reads zstd, and pack the directory again",
-        )
 
 
 class Checkout:
@@ -274,7 +258,8 @@ class Checkout:
             file = self._growing(assembly)
             file.forget(at, what.size)
             file.resize()
-            file.take(origin.fd, base, at, what.size)
+            if not file.take(origin.fd, base, at, what.size):
+                raise IntegrityError(f"{what.digest}: {origin.path} was cut while it was copied")
             file.keep(at, what.size)
         for assembly, at in places:
             with assembly.lock:

@@ -25,8 +25,8 @@ from ocimodel.spec.modelpack import (
     index_layer,
     read_layer,
 )
+from ocimodel.spec.segments import model_files
 from ocimodel.spec.tensor import Tensor
-from ocimodel.store.checkout import model_files
 from ocimodel.store.memory import MemoryStore
 from tests.artifacts import MIB, random_bytes
 from tests.indexed import Weights, put_indexed, safetensors

@@ -26,9 +26,9 @@ from ocimodel.spec.segments import (
     files_of,
     is_segment_path,
     join_segments,
+    model_files,
     segment_path,
 )
-from ocimodel.store.checkout import model_files
 from ocimodel.store.memory import MemoryStore
 from tests.artifacts import put_layers
 
