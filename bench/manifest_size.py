@@ -15,10 +15,16 @@ from pathlib import Path
 
 from ocimodel.ops.indexing import Hashed, Surveyed, build_index, plan
 from ocimodel.ops.packing import MAX_LAYER_BYTES
-from ocimodel.spec.chunkindex import ChunkIndex, new_index_layer
+from ocimodel.spec.chunkindex import ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
-from ocimodel.spec.modelpack import CONFIG_TYPE, REGULAR, build_manifest, file_layer
+from ocimodel.spec.modelpack import (
+    CONFIG_TYPE,
+    REGULAR,
+    build_manifest,
+    file_layer,
+    new_index_layer,
+)
 from ocimodel.spec.segments import segment_path
 from ocimodel.store.tree import TreeFile
 from ocimodel.weights import read_tensor_map

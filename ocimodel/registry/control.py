@@ -117,9 +117,6 @@ class Control(Registry):  # type: ignore[misc]
         """A manifest's bytes: oras-py's get_manifest would hand out re-parsed JSON, unverified."""
         return self._manifest("GET", reference)
 
-    def head(self, reference: str) -> requests.Response:
-        return self._manifest("HEAD", reference)
-
     def put_raw(self, reference: str, raw: bytes, media_type: str) -> requests.Response:
         return self._manifest("PUT", reference, raw, {"Content-Type": media_type})
 

@@ -13,7 +13,7 @@ from ocimodel.registry.blobs import Downloads
 from ocimodel.registry.credentials import Credential, Credentials
 from ocimodel.registry.mirrors import Mirror
 from ocimodel.registry.transport import Client, ClientOptions, Scope
-from ocimodel.registry.wire import TlsOptions
+from ocimodel.registry.wire import Answer, TlsOptions
 from ocimodel.spec.manifest import ACCEPTED, MAX_MANIFEST_BYTES, Document, parse_manifest
 
 # a mirror is to save time: what it fails at, the registry does
@@ -51,15 +51,22 @@ class Endpoint:
 
     def manifest(self, reference: str) -> Document:
         """The manifest under a tag or digest, verified where the digest is known."""
-        answer, raw = self.client.fetch(
-            "GET",
+        answer, raw = self._ask("GET", reference)
+        return _parsed(raw, answer.headers, reference)
+
+    def head(self, reference: str) -> Mapping[str, str]:
+        """What the registry says of a manifest without giving it: headers, names in lower case."""
+        return self._ask("HEAD", reference)[0].headers
+
+    def _ask(self, method: str, reference: str) -> tuple[Answer, bytes]:
+        return self.client.fetch(
+            method,
             self._path(f"manifests/{reference}"),
             limit=MAX_MANIFEST_BYTES,
             scope=self._scope,
             headers={"Accept": ", ".join(ACCEPTED)},
             what=f"manifest {reference} in {self.host}",
         )
-        return _parsed(raw, answer.headers, reference)
 
 
 def mirror_endpoint(

@@ -103,15 +103,16 @@ class Repository:
     # reading
 
     def resolve(self, reference: str) -> Descriptor:
-        response = self._control.head(reference)
-        if response.status_code == 404:
-            raise self._missing(reference)
-        digest = response.headers.get("docker-content-digest", "")
-        size = response.headers.get("content-length", "")
+        try:
+            headers = self._upstream.head(reference)
+        except NotFoundError as error:
+            raise self._missing(reference) from error
+        digest = headers.get("docker-content-digest", "")
+        size = headers.get("content-length", "")
         if not digest or not size.isdigit():
             # permitted, and seen behind proxies: then only the document itself can tell
             return self.manifest(reference).descriptor
-        media_type = response.headers.get("content-type", "").partition(";")[0].strip()
+        media_type = headers.get("content-type", "").partition(";")[0].strip()
         return Descriptor.parse({"mediaType": media_type, "digest": digest, "size": int(size)})
 
     def manifest(self, reference: str) -> Document:
