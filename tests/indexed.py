@@ -25,10 +25,8 @@ from ocimodel.spec.tensor import Tensor
 from ocimodel.store.copy import copy
 from ocimodel.store.layout import Layout
 from ocimodel.store.memory import MemoryStore
-from ocimodel.weights.cuts import Content, cut, pieces
+from ocimodel.weights.cuts import MAX_LAYER_BYTES, Content, cut, pieces
 from tests.artifacts import put_blob
-
-MAX_LAYER_BYTES = 5 << 30
 
 
 @dataclass(frozen=True)

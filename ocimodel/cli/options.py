@@ -10,7 +10,7 @@ import typer
 
 from ocimodel.cli.sizes import parse_size
 
-# as ops.packing has it
+# as weights.cuts has it
 MAX_LAYER_SIZE: Any = "5G"
 # as spec.modelfile has it for the files
 MAX_TIMEOUT_S = 86_400

@@ -14,7 +14,7 @@ from ocimodel.spec.tensor import Tensor, TensorMap
 from ocimodel.store.hashing import hash_stretches
 from ocimodel.store.memo import Memo, identity
 from ocimodel.store.tree import TreeFile
-from ocimodel.weights.cuts import Content, Cuts, Range, cut, pieces
+from ocimodel.weights.cuts import MAX_LAYER_BYTES, Content, Cuts, Range, cut, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,9 @@ class Hashed:
     def segments(self) -> tuple[str, ...]:
         return tuple(f"sha256:{self.digests[s].hex()}" for s in self.plan.cuts.segments)
 
-    def chunk_digests(self) -> dict[Range, bytes]:
-        return {c: self.digests[c] for c in self.plan.cuts.chunks}
-
 
 def plan(
-    files: Sequence[Surveyed], layering: str = "file", max_layer_bytes: int = 5 << 30
+    files: Sequence[Surveyed], layering: str = "file", max_layer_bytes: int = MAX_LAYER_BYTES
 ) -> dict[str, Plan]:
     """By path, how each file is cut (weights.cuts has the rule)."""
     sizes = {s.file.path: s.file.size for s in files}

@@ -41,10 +41,10 @@ from ocimodel.weights import (
     read_facts,
     read_tensor_map,
 )
+from ocimodel.weights.cuts import MAX_LAYER_BYTES
 
 MAX_MODELFILE_BYTES = 1 << 20
 MAX_HF_CONFIG_BYTES = 16 << 20
-MAX_LAYER_BYTES = 5 << 30
 _HEAD_BYTES = 4096
 _HASH_THREADS = 4
 

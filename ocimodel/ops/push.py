@@ -17,7 +17,7 @@ from ocimodel.ops.access import (
     tagged,
 )
 from ocimodel.ops.ahead import Ahead
-from ocimodel.ops.packing import MAX_LAYER_BYTES, Packed, check_layering, pack_view
+from ocimodel.ops.packing import Packed, check_layering, pack_view
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.reference import (
@@ -31,6 +31,7 @@ from ocimodel.spec.segments import files_of
 from ocimodel.store.copy import DEFAULT_CONCURRENCY, Report, copy
 from ocimodel.store.memory import MemoryStore
 from ocimodel.store.protocol import Source, Store
+from ocimodel.weights.cuts import MAX_LAYER_BYTES
 
 
 @dataclass(frozen=True, slots=True)

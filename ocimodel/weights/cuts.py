@@ -19,6 +19,8 @@ from ocimodel.spec.tensor import Tensor
 
 PIECE_UNITS = 16
 CHUNK_UNIT = MAX_CHUNK_BYTES // PIECE_UNITS
+# registries refuse bigger layers, some of them from 10 GB on
+MAX_LAYER_BYTES = 5 << 30
 # of all segmented files of an artifact: what keeps its manifest far below 1 MiB
 MAX_SEGMENTS = 1000
 
@@ -66,14 +68,14 @@ def cut(files: Mapping[str, Content], layering: str, max_layer_bytes: int) -> di
     in any case.
     """
     parts = {path: stretches(file.tensors, file.size) for path, file in files.items()}
-    fine = [
+    fine = {
         path
         for path, file in files.items()
         if layering == "tensor"
         and file.is_weight
         and file.tensors
         and file.size > PIECE_UNITS * CHUNK_UNIT
-    ]
+    }
     unit = segment_unit([parts[path] for path in fine], max_layer_bytes)
     coarse = _largest_unit(max_layer_bytes)
     found = {}
