@@ -19,6 +19,8 @@ _HOMES = {
     "pack": "push",
     "push": "push",
     "pull": "pull",
+    "mount": "mount",
+    "open": "open",
     "copy": "copy",
     "inspect": "browse",
     "ls": "browse",
@@ -26,6 +28,9 @@ _HOMES = {
     "diff": "diff",
     "cache_ls": "cache",
     "cache_gc": "cache",
+    "keygen": "keygen",
+    "sign": "sign",
+    "attest": "sign",
     "verify": "verify",
     "tag": "tags",
     "rm": "tags",
@@ -43,10 +48,14 @@ if TYPE_CHECKING:
     from ocimodel.ops.diff import diff
     from ocimodel.ops.doctor import doctor
     from ocimodel.ops.init import init
+    from ocimodel.ops.keygen import keygen
     from ocimodel.ops.login import login, logout
+    from ocimodel.ops.mount import mount
+    from ocimodel.ops.open import open  # noqa: A004
     from ocimodel.ops.pull import pull
     from ocimodel.ops.push import pack, push
     from ocimodel.ops.serve import serve
+    from ocimodel.ops.sign import attest, sign
     from ocimodel.ops.tags import rm, tag
     from ocimodel.ops.verify import verify
     from ocimodel.registry.transport import ClientOptions
@@ -54,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientOptions",
     "__version__",
+    "attest",
     "cache_gc",
     "cache_ls",
     "cat",
@@ -62,14 +72,18 @@ __all__ = [
     "doctor",
     "init",
     "inspect",
+    "keygen",
     "login",
     "logout",
     "ls",
+    "mount",
+    "open",
     "pack",
     "pull",
     "push",
     "rm",
     "serve",
+    "sign",
     "tag",
     "verify",
 ]

@@ -23,12 +23,13 @@ _USAGE = cast(type[Exception], typer.BadParameter.__mro__[1])
 VERBS = {
     name: name
     for name in (
-        "init", "pack", "push", "pull", "copy", "inspect", "diff", "verify", "cat", "ls", "tag",
-        "rm", "login", "logout", "serve", "doctor", "completion", "cache_ls", "cache_gc",
+        "init", "pack", "push", "pull", "mount", "copy", "inspect", "diff", "keygen", "sign",
+        "attest", "verify", "cat", "ls", "tag", "rm", "login", "logout", "serve", "doctor",
+        "completion", "cache_ls", "cache_gc",
     )
 } | {"logout": "login", "cache_ls": "cache", "cache_gc": "cache"}  # fmt: skip
 # these have no settings
-_UNSET = ("init", "completion", "serve")
+_UNSET = ("init", "keygen", "completion", "serve")
 # the first word of verbs that have two
 GROUPS = {"cache": "See and bound the folder of blobs that pulls share."}
 _CONTEXT = {"help_option_names": ["-h", "--help"]}

@@ -61,6 +61,46 @@ MaxLayerSize = Annotated[
         help="Cut files that are bigger, such as 5G.",
     ),
 ]
+ProfileOption = Annotated[
+    list[str],
+    typer.Option(
+        "--profile",
+        metavar="NAME=FILE",
+        help="Keep an access profile, of ocimodel trace, in the artifact; repeatable.",
+    ),
+]
+
+KEY_HELP = "Public key that must have signed: a PEM file or a KMS name."
+KeyOption = Annotated[
+    str, typer.Option("--key", metavar="PUB", envvar="OCIMODEL_KEY", help=KEY_HELP)
+]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        envvar="OCIMODEL_POLICY",
+        help="Whose signatures and attestations count, by repository.",
+    ),
+]
+SignerOption = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        envvar="OCIMODEL_SIGNING_KEY",
+        help="Private key file, env://VARIABLE, a KMS name such as awskms://…, or keyless:",
+    ),
+]
+TimestampUrl = Annotated[
+    str,
+    typer.Option(
+        "--timestamp-url",
+        metavar="URL",
+        envvar="OCIMODEL_TIMESTAMP_URL",
+        help="RFC 3161 authority that shall witness the time.",
+    ),
+]
 
 
 def _option(name: str, kind: Any, default: Any, *flags: str, panel: str, **more: Any) -> Parameter:

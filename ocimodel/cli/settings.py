@@ -77,7 +77,7 @@ def load(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def _yaml(path: Path, *, may_be_closed: bool = False) -> object:
-    from ocimodel.ops.packing import load_yaml
+    from ocimodel.ops.yamlfile import load_yaml
 
     try:
         return load_yaml(path)
@@ -94,6 +94,8 @@ def _user_fields(project: Fields) -> Fields:
     return {
         **project,
         "cache": ("cache", _path),
+        "key": ("key", _key),
+        "policy": ("policy", _path),
         "mirror": ("mirror", values.list_of(values.line)),
         "plainHTTP": ("plain_http", values.truth),
         "insecure": ("insecure", values.truth),
@@ -109,3 +111,10 @@ def _path(value: object, where: Where) -> str:
     from ocimodel.spec import modelfile_values as values
 
     return os.path.expanduser(values.line(value, where))  # noqa: PTH111
+
+
+def _key(value: object, where: Where) -> str:
+    from ocimodel.spec import modelfile_values as values
+
+    name = values.line(value, where)
+    return os.path.expanduser(name) if name.startswith("~") else name  # noqa: PTH111

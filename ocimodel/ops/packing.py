@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from ocimodel.errors import InputError, UsageError
 from ocimodel.events import HashStarted, Observer, ignore
 from ocimodel.ops.indexing import Hashed, Plan, Surveyed, build_index, hash_planned, plan
+from ocimodel.ops.yamlfile import load_yaml
 from ocimodel.spec import modelpack
 from ocimodel.spec.chunkindex import MAX_CHUNK_BYTES, MAX_INDEX_BYTES, ChunkIndex
 from ocimodel.spec.descriptor import Descriptor
@@ -23,6 +24,7 @@ from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Manifest, parse_manifest
 from ocimodel.spec.modelfile import FILENAME, LAYERINGS, Modelfile, parse_modelfile
 from ocimodel.spec.modelpack import new_index_layer
+from ocimodel.spec.profile import Range
 from ocimodel.spec.segments import is_segment_path, segment_path
 from ocimodel.spec.tensor import TensorMap
 from ocimodel.store.archive import empty_directories
@@ -43,7 +45,6 @@ from ocimodel.weights import (
 )
 from ocimodel.weights.cuts import MAX_LAYER_BYTES
 
-MAX_MODELFILE_BYTES = 1 << 20
 MAX_HF_CONFIG_BYTES = 16 << 20
 _HEAD_BYTES = 4096
 _HASH_THREADS = 4
@@ -76,6 +77,7 @@ def pack_view(
     compatible: bool = False,
     layering: str = "file",
     max_layer_bytes: int = MAX_LAYER_BYTES,
+    profiles: Mapping[str, Sequence[Range]] = {},
     rehash: bool = False,
     observer: Observer = ignore,
     found: Found = lambda layer, place: None,
@@ -84,12 +86,13 @@ def pack_view(
 
     Equal bytes and equal declarations give an equal digest: neither times, owners, umask, order
     nor place come in. `layering`: "file", one layer a file, or "tensor", weights cut at their
-    tensors; a file over `max_layer_bytes` is cut in any case. `found` is told of each layer as soon
+    tensors; a file over `max_layer_bytes` is cut in any case. `profiles`: in what order somebody
+    has read it, to be kept in the index. `found` is told of each layer as soon
     as its digest is known, from several threads; what it raises ends the packing. Raises InputError
     for what cannot be packed, NotFoundError for a missing directory.
     """
     modelfile = load_modelfile(directory)
-    tree = scan(directory, _wanted(modelfile))
+    tree = scan(directory, wanted_by(modelfile))
     if not tree.files:
         raise InputError(
             f"{directory} has no files to pack", hint=f"check include and exclude in {FILENAME}"
@@ -110,7 +113,11 @@ def pack_view(
         documents[sha256(tar)] = tar
         layers.append(modelpack.directories_layer(tree.empty_directories, sha256(tar), len(tar)))
     index = build_index({f.file.path: f.hashed for f in files})
-    if index.files or index.blobs:
+    if profiles:
+        index = replace(
+            index, profiles=_fitting(profiles, {f.file.path: f.file.size for f in files})
+        )
+    if index.files or index.blobs or index.profiles:
         raw_index = index.encode()
         if len(raw_index) > MAX_INDEX_BYTES:
             raise InputError(
@@ -135,6 +142,25 @@ def pack_view(
     memo.save()
     view = DirectoryView(directory, manifest, places, documents)
     return Packed(view, index, len(files), modelfile, described, tree.left_out)
+
+
+def _fitting(
+    profiles: Mapping[str, Sequence[Range]], sizes: Mapping[str, int]
+) -> dict[str, tuple[Range, ...]]:
+    """What of the profiles this model has: they may come from another version of it."""
+    found = {}
+    for name, ranges in profiles.items():
+        found[name] = tuple(
+            (path, start, min(length, sizes[path] - start))
+            for path, start, length in ranges
+            if start < sizes.get(path, 0)
+        )
+        if not found[name]:
+            raise InputError(
+                f"the access profile {name!r} is about none of the model's files",
+                hint="record it with this model: ocimodel trace",
+            )
+    return found
 
 
 def check_layering(layering: str, max_layer_bytes: int) -> None:
@@ -168,28 +194,7 @@ def load_modelfile(directory: Path) -> Modelfile:
     return parse_modelfile(load_yaml(path), str(path))
 
 
-def load_yaml(path: Path) -> object:
-    """A small YAML document; InputError where it is none."""
-    import yaml
-
-    with path.open("rb") as file:
-        raw = file.read(MAX_MODELFILE_BYTES + 1)
-    if len(raw) > MAX_MODELFILE_BYTES:
-        raise InputError(f"{path} is over the limit of {MAX_MODELFILE_BYTES} bytes")
-    try:
-        return yaml.safe_load(raw)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(
-            f"{path}, line {line}: {error.problem or 'not valid YAML'}",
-            hint="quote what is no plain word or number, and indent with spaces",
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is not valid YAML: {reason}") from error
-
-
-def _wanted(modelfile: Modelfile) -> Callable[[str], bool]:
+def wanted_by(modelfile: Modelfile) -> Callable[[str], bool]:
     included = compile_globs(modelfile.include) if modelfile.include else None
     excluded = compile_globs(modelfile.exclude)
     return lambda path: (included is None or included(path)) and not excluded(path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
 from ocimodel.ops.access import IndexOf, client_options, find, open_memo, open_store
+from ocimodel.ops.admission import Demand, admit
 from ocimodel.ops.donors import Donors
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.globs import compile_globs
@@ -23,10 +24,12 @@ from ocimodel.store.copy import DEFAULT_CONCURRENCY, copy
 from ocimodel.store.memo import Memo
 
 if TYPE_CHECKING:
+    from ocimodel.signing.trust import Finding
     from ocimodel.store.chunkcache import ChunkCache
 
 # of older files that are looked into, to the bytes of the artifact
 _DONOR_RATIO = 2
+CONFIG_FIRST = "config-first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class PulledFile:
 class PullResult:
     """What a pull did. `bytes_fetched` came over the wire, `bytes_reused` were here already.
 
-    `extra_files`: in the directory, not in the artifact, left alone.
+    `extra_files`: in the directory, not in the artifact, left alone. `evidence`: the signatures and
+    attestations for which it was accepted; none where nothing was asked.
     """
 
     reference: str
@@ -57,6 +61,7 @@ class PullResult:
     bytes_fetched: int
     bytes_reused: int
     extra_files: tuple[str, ...] = ()
+    evidence: tuple[Finding, ...] = ()
 
 
 def pull(
@@ -65,6 +70,9 @@ def pull(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    key: str = "",
+    policy: Path | str | None = None,
+    order: str = "",
     cache: Path | str | None = None,
     rehash: bool = False,
     concurrency: int = DEFAULT_CONCURRENCY,
@@ -73,11 +81,14 @@ def pull(
 ) -> PullResult:
     """Pull an artifact into `directory`, every byte verified before it gets its final name.
 
-    `include`, `exclude`: glob patterns on paths; nothing else is fetched. `cache`: a folder of
-    finished blobs, taken by reflink, hard link or copy, and added to. What is there already is not
-    fetched again; `rehash` reads it all to be sure. Of a file that is in the directory or in the
-    cache in another version, only the chunks that have changed are fetched. After an interruption
-    a second call resumes.
+    `key`: the name of a public key that must have signed it. `policy`: a file that says whose
+    signatures count. PolicyError, before any file is fetched, unless all that is given accepts.
+    `include`, `exclude`: glob patterns on paths; nothing else is fetched. `order`: "config-first",
+    or the name of an access profile in the artifact: which files to fetch first. `cache`: a folder
+    of finished blobs, taken by reflink, hard link or copy, and added to. What is there already is
+    not fetched again; `rehash` reads it all to be sure. Of a file that is in the directory or in
+    the cache in another version, only the chunks that have changed are fetched. After an
+    interruption a second call resumes.
     Raises the tree of ocimodel.errors.
     """
     name = parse_reference(reference)
@@ -90,6 +101,10 @@ def pull(
             f"{name} is an index of several artifacts, not one model",
             hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
         )
+    demand = Demand(key, Path(policy) if policy else None)
+    evidence: tuple[Finding, ...] = ()
+    if demand:
+        evidence = admit(source, name, root, demand, concurrency=concurrency, observer=observer)
     memo = open_memo(options)
     chunk_cache = _open_cache(Path(cache), memo) if cache else None
     index = IndexOf(source, root)
@@ -101,6 +116,7 @@ def pull(
         Checkout(
             Path(directory),
             wanted=_filter(include, exclude),
+            rank=_rank(order, index),
             index=index,
             chunks=[donors] if donors.files else [],
             memo=memo,
@@ -120,7 +136,26 @@ def pull(
         bytes_fetched=report.bytes_transferred + index.n_bytes,
         bytes_reused=report.bytes_skipped,
         extra_files=tuple(checkout.extra_files()),
+        evidence=evidence,
     )
+
+
+def _rank(order: str, index: IndexOf) -> Callable[[ModelFile], int]:
+    """Which files come first: what is no weights, or what somebody else has read first."""
+    if not order:
+        return lambda file: 0
+    if order == CONFIG_FIRST:
+        return lambda file: int(file.kind == "weight")
+    known = index()
+    profiles = known.profiles if known else {}
+    if order not in profiles:
+        raise InputError(
+            f"the artifact has no access profile {order[:200]!r}",
+            hint=f"it has: {', '.join(sorted(profiles)) or 'none'}; or use {CONFIG_FIRST}",
+        )
+    paths = list(dict.fromkeys(path for path, _, _ in profiles[order]))
+    ranks = {path: i for i, path in enumerate(paths)}
+    return lambda file: ranks.get(file.path, len(ranks))
 
 
 def _open_cache(folder: Path, memo: Memo) -> ChunkCache:

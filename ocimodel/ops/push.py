@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from ocimodel.ops.access import (
 )
 from ocimodel.ops.ahead import Ahead
 from ocimodel.ops.packing import Packed, check_layering, pack_view
+from ocimodel.ops.sign import Ask, no_passphrase, open_signing, sign_document
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.manifest import Document, Manifest
+from ocimodel.spec.profile import MAX_PROFILE_BYTES, Range, parse_profile
 from ocimodel.spec.reference import (
     DEFAULT_TAG,
     LayoutReference,
@@ -51,6 +54,7 @@ class PushResult:
     bytes_skipped: int
     left_out: tuple[str, ...] = ()
     dry_run: bool = False
+    signatures: tuple[str, ...] = ()
 
 
 def pack(
@@ -59,6 +63,7 @@ def pack(
     *,
     layering: str = "file",
     max_layer_bytes: int = MAX_LAYER_BYTES,
+    profiles: Mapping[str, Path] = {},
     force_tag: bool = False,
     dry_run: bool = False,
     rehash: bool = False,
@@ -81,6 +86,7 @@ def pack(
         reference,
         layering=layering,
         max_layer_bytes=max_layer_bytes,
+        profiles=profiles,
         force_tag=force_tag,
         dry_run=dry_run,
         rehash=rehash,
@@ -97,7 +103,10 @@ def push(
     *,
     layering: str = "file",
     max_layer_bytes: int = MAX_LAYER_BYTES,
+    profiles: Mapping[str, Path] = {},
     mount_from: str = "",
+    sign: str = "",
+    passphrase: Ask = no_passphrase,
     force_tag: bool = False,
     dry_run: bool = False,
     rehash: bool = False,
@@ -110,15 +119,18 @@ def push(
 
     Only blobs that are not there yet are sent. `layering`: "file", one layer for each file, or
     "tensor": weights are cut at their tensors, so that a fine-tune sends what has changed. A file
-    over `max_layer_bytes` is cut in any case. `mount_from`: a repository of the same registry that
-    may have some of the blobs. The tag is set last, and never moved from other content unless
-    `force_tag`. `rehash`: read every file even if it has not changed since the last
-    time. `compatible`: write a manifest for registries that refuse types they do not know.
+    over `max_layer_bytes` is cut in any case. `profiles`: by name, files of `ocimodel trace`, to be
+    kept in the index. `mount_from`: a repository of the same registry that may have some of the
+    blobs. `sign`: the key to sign it with, in cosign's forms, before the tag
+    is set; `passphrase` is asked for that of the key. The tag is set last, and never moved from
+    other content unless `force_tag`. `rehash`: read every file even if it has not changed since the
+    last time. `compatible`: write a manifest for registries that refuse types they do not know.
     `concurrency`: streams at a time. Raises the tree of ocimodel.errors.
     """
     destination = _destination(reference)
     options = client_options(client)
     directory = source if isinstance(source, Path) else parse_local(source)
+    signing = open_signing(sign, options, passphrase) if sign else None
     check_layering(layering, max_layer_bytes)
     target = _target(destination, options, observer, dry_run, mount_from)
     current = tagged(target, destination.tag)
@@ -136,6 +148,7 @@ def push(
             ahead,
             layering=layering,
             max_layer_bytes=max_layer_bytes,
+            profiles={name: _profile(path) for name, path in profiles.items()},
             rehash=rehash,
             compatible=compatible,
             observer=observer,
@@ -145,13 +158,19 @@ def push(
         origin, root = _stored(str(source), options, observer)
     sent = ahead.finish() if ahead else None
     guard_tag(target, destination.tag, current, root.digest, force=force_tag)
+    is_tagged = current is not None and current.digest == root.digest
     if dry_run:
         report = _predict(target, root)
-    elif current and current.digest == root.digest:
+    elif is_tagged:
         # a tag on this very manifest: its store has checked that all of it is there
         report = sent or _all_there(root)
     else:
         report = copy(origin, target, root, concurrency=concurrency, observer=observer, report=sent)
+    signatures: tuple[str, ...] = ()
+    if signing and not dry_run:
+        # before the tag: who goes by it shall never meet what is not signed yet
+        signatures = sign_document(target, destination, root, signing, options)
+    if not dry_run and not is_tagged:
         latest = tagged(target, destination.tag)
         guard_tag(target, destination.tag, latest, root.digest, force=force_tag)
         target.tag(destination.tag, root.descriptor)
@@ -165,6 +184,7 @@ def push(
         bytes_skipped=report.bytes_skipped,
         left_out=tuple(packed.left_out) if packed else (),
         dry_run=dry_run,
+        signatures=signatures,
     )
 
 
@@ -197,6 +217,7 @@ def _packed(
     *,
     layering: str,
     max_layer_bytes: int,
+    profiles: Mapping[str, Sequence[Range]],
     rehash: bool,
     compatible: bool,
     observer: Observer,
@@ -209,6 +230,7 @@ def _packed(
             compatible=compatible,
             layering=layering,
             max_layer_bytes=max_layer_bytes,
+            profiles=profiles,
             rehash=rehash,
             observer=observer,
             found=ahead.found if ahead else lambda layer, place: None,
@@ -217,6 +239,14 @@ def _packed(
         if ahead:
             ahead.abort(error)
         raise
+
+
+def _profile(path: Path) -> tuple[Range, ...]:
+    try:
+        with path.open("rb") as file:
+            return parse_profile(file.read(MAX_PROFILE_BYTES + 1), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read the profile {path}: {error.strerror}") from error
 
 
 def _stored(text: str, options: ClientOptions, observer: Observer) -> tuple[Source, Document]:

@@ -22,6 +22,8 @@ from ocimodel.store.streams import Stream
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # a presigned storage URL is good for minutes; long before it ends we ask again
 _LOCATION_S = 120.0
+# a connection that brings no byte for so long is likely dead; its successor gets the full timeout
+STALL_S = 2.0
 
 
 class Downloads:
@@ -136,6 +138,7 @@ class BlobStream(Stream):
         self._rescue = rescue
         self._position = start
         self._failures = 0
+        answer.wait_at_most(STALL_S)
 
     def readinto(self, buffer: memoryview, /) -> int:
         left = self.start + self.length - self._position
@@ -149,7 +152,9 @@ class BlobStream(Stream):
                 n, problem = 0, "no data in time" if isinstance(error, TimeoutError) else str(error)
             if n:
                 self._position += n
-                self._failures = 0
+                if self._failures:
+                    self._failures = 0
+                    self._answer.wait_at_most(STALL_S)
                 return n
             self._resume(problem)
 

@@ -113,10 +113,6 @@ class Control(Registry):  # type: ignore[misc]
     def has_blob(self, digest: str) -> bool:
         return bool(self.blob_exists({"digest": digest}, self.container()))
 
-    def get_raw(self, reference: str) -> requests.Response:
-        """A manifest's bytes: oras-py's get_manifest would hand out re-parsed JSON, unverified."""
-        return self._manifest("GET", reference)
-
     def put_raw(self, reference: str, raw: bytes, media_type: str) -> requests.Response:
         return self._manifest("PUT", reference, raw, {"Content-Type": media_type})
 

@@ -6,11 +6,12 @@ Source: distribution-spec v1.1, "Listing Referrers" and "Referrers Tag Schema".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ocimodel.errors import ConflictError, InputError, NotFoundError, RegistryError
-from ocimodel.registry.control import Control
+from ocimodel.registry.endpoint import Endpoint
 from ocimodel.registry.transport import Client, Scope
 from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
@@ -20,8 +21,10 @@ from ocimodel.spec.manifest import (
     Document,
     Index,
     as_referrer,
-    parse_manifest,
 )
+
+if TYPE_CHECKING:
+    from ocimodel.registry.control import Control
 
 MAX_PAGES = 100
 _MERGE_ATTEMPTS = 5
@@ -30,8 +33,17 @@ _MERGE_ATTEMPTS = 5
 class Referrers:
     """The referrers of one repository. The registry's support is found out once."""
 
-    def __init__(self, client: Client, control: Control, repository: str, scope: Scope) -> None:
+    def __init__(
+        self,
+        client: Client,
+        endpoint: Endpoint,
+        control: Callable[[], Control],
+        repository: str,
+        scope: Scope,
+    ) -> None:
+        """`control`: for writing only; a reader need not load oras-py."""
         self._client = client
+        self._endpoint = endpoint
         self._control = control
         self._repository = repository
         self._scope = scope
@@ -77,10 +89,10 @@ class Referrers:
         raise RegistryError(f"{self._client.host} lists referrers without an end")
 
     def _by_tag(self, subject: str) -> list[Descriptor]:
-        response = self._control.get_raw(fallback_tag(subject))
-        if response.status_code == 404:
+        try:
+            document = self._endpoint.manifest(fallback_tag(subject))
+        except NotFoundError:
             return []
-        document = parse_manifest(response.content)
         return list(document.manifests) if isinstance(document, Index) else []
 
     def added(self, document: Document, subject_answer: str) -> None:
@@ -121,7 +133,7 @@ class Referrers:
             separators=(",", ":"),
             ensure_ascii=False,
         ).encode()
-        response = self._control.put_raw(fallback_tag(subject), raw, INDEX)
+        response = self._control().put_raw(fallback_tag(subject), raw, INDEX)
         if response.status_code == 404:
             raise NotFoundError(f"{self._client.host}/{self._repository} was not found")
 

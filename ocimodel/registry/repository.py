@@ -98,7 +98,9 @@ class Repository:
     def _referrers(self) -> Referrers:
         from ocimodel.registry.referrers import Referrers
 
-        return Referrers(self.client, self._control, self.repository, self._scope)
+        return Referrers(
+            self.client, self._upstream, lambda: self._control, self.repository, self._scope
+        )
 
     # reading
 

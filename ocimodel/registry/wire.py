@@ -54,7 +54,11 @@ class Answer(Stream):
     """
 
     def __init__(
-        self, response: http.client.HTTPResponse, give_back: Callable[[bool], None], url: str
+        self,
+        response: http.client.HTTPResponse,
+        give_back: Callable[[bool], None],
+        url: str,
+        sock: socket.socket,
     ) -> None:
         self.status = response.status
         self.url = url
@@ -65,6 +69,13 @@ class Answer(Stream):
         self.length = -1 if response.length is None else response.length
         self._response = response
         self._give_back: Callable[[bool], None] | None = give_back
+        self._sock = sock
+
+    def wait_at_most(self, wait_s: float) -> None:
+        """Let a read without any byte fail sooner than the client's timeout; never later."""
+        # closed already where there was nothing to read
+        with contextlib.suppress(OSError):
+            self._sock.settimeout(min(wait_s, self._sock.gettimeout() or wait_s))
 
     def readinto(self, buffer: memoryview, /) -> int:
         return self._response.readinto(buffer)
@@ -136,7 +147,9 @@ class Wire:
         with self._lock:
             idle = self._idle.get(key)
             if idle:
-                return idle.pop(), False
+                connection = idle.pop()
+                connection.sock.settimeout(self._timeout_s)
+                return connection, False
         return self._connect(target), True
 
     def _give(self, key: str, connection: http.client.HTTPConnection, usable: bool) -> None:
@@ -174,11 +187,14 @@ class Wire:
             early = _send_body(connection, body)
         else:
             connection.endheaders(body)
+        # the connection forgets it where the answer says that it is the last one
+        sock = connection.sock
         response = connection.getresponse()
         return Answer(
             response,
             lambda usable: self._give(key, connection, usable and not early),
             f"{key}{target.path}" + (f"?{target.query}" if target.query else ""),
+            sock,
         )
 
     def _connect(self, target: SplitResult) -> http.client.HTTPConnection:

@@ -19,6 +19,7 @@ from ocimodel.spec import canonical
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import parse_digest
 from ocimodel.spec.paths import check_path
+from ocimodel.spec.profile import Range, parse_ranges
 from ocimodel.spec.tensor import Tensor
 
 MAX_INDEX_BYTES = 64 << 20
@@ -80,7 +81,7 @@ class ChunkIndex:
 
     blobs: Mapping[str, BlobChunks] = field(default_factory=dict)
     files: Mapping[str, IndexedFile] = field(default_factory=dict)
-    profiles: Mapping[str, tuple[tuple[str, int, int], ...]] = field(default_factory=dict)
+    profiles: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
 
     def chunks(self, what: Descriptor) -> BlobChunks | None:
         """How a blob is cut; one of up to MAX_CHUNK_BYTES is one chunk. None: nothing is known."""
@@ -207,15 +208,11 @@ def _check_places(file: IndexedFile, files: Mapping[str, IndexedFile]) -> None:
             )
 
 
-def _profile(name: str, value: object) -> tuple[tuple[str, int, int], ...]:
-    ranges = []
-    for item in value if isinstance(value, list) else [None]:
-        match item:
-            case [str(path), start, length] if _is_natural(start) and _is_natural(length):
-                ranges.append((path, start, length))
-            case _:
-                raise InputError(f"index: profile {name[:200]!r} must list [path, start, length]")
-    return tuple(ranges)
+def _profile(name: str, value: object) -> tuple[Range, ...]:
+    what = f"index: profile {name[:200]!r}"
+    if not isinstance(value, list):
+        raise InputError(f"{what} must list [path, start, length]")
+    return parse_ranges(value, what)
 
 
 def _is_natural(value: object) -> bool:

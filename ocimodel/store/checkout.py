@@ -49,8 +49,9 @@ if TYPE_CHECKING:
 class Checkout:
     """A `Target` for one artifact, to be used in a `with` statement: `close` lets other pulls in.
 
-    `wanted`: decides over files by path. `index`: fetches the artifact's chunk index, which is
-    asked for only where `chunks`, who may have parts of the blobs, or the `cache` could give some.
+    `wanted`: decides over files by path. `rank`: files of a lower one come first. `index`: fetches
+    the artifact's chunk index, which is asked for only where `chunks`, who may have parts of the
+    blobs, or the `cache` could give some.
     `cache`: where finished blobs may be found and are kept. `rehash`: believe no memo.
     `mode_mask`: bits that new files shall not have, such as the umask.
     """
@@ -60,6 +61,7 @@ class Checkout:
         root: Path,
         *,
         wanted: Callable[[str], bool] = lambda _: True,
+        rank: Callable[[ModelFile], int] = lambda _: 0,
         index: Callable[[], ChunkIndex | None] = lambda: None,
         chunks: Sequence[ChunkFinder] = (),
         memo: Memo | None = None,
@@ -73,6 +75,7 @@ class Checkout:
         self._root = root
         self._partial = root / PARTIAL
         self._wanted = wanted
+        self._rank = rank
         self._index = index
         self._chunks: Sequence[ChunkFinder] = (*chunks, cache) if cache else chunks
         self._memo = memo or Memo(None)
@@ -133,7 +136,7 @@ class Checkout:
             check_codec(file.codec)
         if self._root.exists() and not self._root.is_dir():
             raise TargetError(f"{self._root} is not a directory")
-        for file in self.files:
+        for file in sorted(self.files, key=self._rank):
             if file.directories:
                 # the manifest tells all that is in there
                 continue

@@ -1,8 +1,8 @@
 """Fill the git-ignored tool cache: `python -m tests.servers.fetch_tools`.
 
-oras and crane come from newer Debian suites through an apt configuration of our own
-(sources, lists and cache in the cache folder; the system is not touched), ggcr is built
-with Go. What cannot be had is named with its reason; that is no failure.
+oras, crane, notation, cosign and a newer skopeo come from newer Debian suites through an apt
+configuration of our own (sources, lists and cache in the cache folder; the system is not
+touched), ggcr is built with Go. What cannot be had is named with its reason; that is no failure.
 """
 
 from __future__ import annotations
@@ -14,16 +14,48 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.servers.loopback import cache_root
 from tests.servers.tools import tool, tools_bin
 
-PACKAGES = ("oras", "crane")
 SUITES = ("sid", "trixie")  # the newest first; the older when its libc is too new for us
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-LISTED = ("docker-registry", "skopeo", "oras", "crane", "ggcr", "zot")
 TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Debian package with one program of its name, and the suites to take it from.
+
+    `libraries`: packages of the same suite to run it with, where ours may be too old.
+    `version`: the argument with which it says its version, to see whether it runs.
+    """
+
+    name: str
+    suites: tuple[str, ...] = SUITES
+    libraries: tuple[str, ...] = ()
+    version: str = "version"
+
+
+# by their names in the cache
+PACKAGES = {
+    "oras": Package("oras"),
+    "crane": Package("crane"),
+    "notation": Package("notation"),
+    # two of its major versions, which write and read different forms
+    "cosign2": Package("cosign", ("trixie",)),
+    "cosign3": Package("cosign", ("sid",)),
+    # Debian built the one of bookworm without Sigstore's signatures
+    "skopeo-newer": Package(
+        "skopeo",
+        ("trixie",),
+        ("libc6", "libgpgme11t64", "libassuan9", "libgpg-error0", "libsqlite3-0"),
+        "--version",
+    ),
+}
+LISTED = ("docker-registry", "skopeo", *PACKAGES, "ggcr", "zot")
 
 
 class UnavailableError(RuntimeError):
@@ -43,7 +75,7 @@ def main() -> int:
 
 
 def fetch_packages(names: list[str]) -> None:
-    """Download the Debian packages and put their programs into the cache.
+    """Download the Debian packages of `names` and put their programs into the cache.
 
     Raises UnavailableError, naming those that no suite has in a form that runs here.
     """
@@ -51,9 +83,9 @@ def fetch_packages(names: list[str]) -> None:
         raise UnavailableError("no apt-get here")
     apt = _private_apt(cache_root() / "tools" / "apt")
     _run([*apt, "update"])
-    missing = [name for name in names if not any(_install(apt, name, suite) for suite in SUITES)]
+    missing = [problem for name in names if (problem := _why_not_installed(apt, name))]
     if missing:
-        raise UnavailableError(f"no suite of {', '.join(SUITES)} has a {missing} that runs here")
+        raise UnavailableError("; ".join(missing))
 
 
 def build_ggcr(_names: list[str]) -> None:
@@ -117,23 +149,50 @@ def _private_apt(root: Path) -> list[str]:
     return ["apt-get", "-q", *(f"-o{name}={value}" for name, value in options.items())]
 
 
-def _install(apt: list[str], name: str, suite: str) -> bool:
-    """Unpack one package's program into the cache when it runs on this machine."""
+def _why_not_installed(apt: list[str], name: str) -> str:
+    """Install `name` from the first suite whose program runs here; empty when that worked."""
+    problems = []
+    for suite in PACKAGES[name].suites:
+        try:
+            _install(apt, name, PACKAGES[name], suite)
+        except (UnavailableError, OSError) as error:
+            problems.append(f"{suite}: {error}")
+        else:
+            return ""
+    return f"{name} of {', '.join(problems)}"
+
+
+def _install(apt: list[str], name: str, package: Package, suite: str) -> None:
+    """Unpack one package's program into the cache as `name` when it runs on this machine."""
     scratch = cache_root() / "tools" / f"{name}-{suite}.{os.getpid()}"
+    root = scratch / "root"
     scratch.mkdir(parents=True)
     try:
-        _run([*apt, "download", f"{name}/{suite}"], cwd=scratch)
-        package = next(scratch.glob("*.deb"))
-        _run(["dpkg-deb", "-x", str(package), str(scratch / "root")])
-        program = scratch / "root" / "usr" / "bin" / name
-        _run([str(program), "version"])
+        wanted = [f"{each}/{suite}" for each in (package.name, *package.libraries)]
+        _run([*apt, "download", *wanted], cwd=scratch)
+        for archive in scratch.glob("*.deb"):
+            _run(["dpkg-deb", "-x", str(archive), str(root)])
+        program = root / "usr" / "bin" / package.name
+        if package.libraries:
+            program = _with_libraries(program, cache_root() / "tools" / "roots" / name)
+        _run([str(program), package.version])
         tools_bin().mkdir(parents=True, exist_ok=True)
         program.rename(tools_bin() / name)
-    except (UnavailableError, StopIteration, OSError):
-        return False
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return True
+
+
+def _with_libraries(program: Path, home: Path) -> Path:
+    """Move the tree of `program` to `home`; gives a script that runs it with its libraries."""
+    root = program.parents[2]
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(root, home, symlinks=True)
+    loader = next((home / "usr" / "lib").glob("*/ld-linux*.so.*"))
+    script = root / "script"
+    moved = home / program.relative_to(root)
+    script.write_text(f'#!/bin/sh\nexec {loader} --library-path {loader.parent} {moved} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 def _run(argv: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:

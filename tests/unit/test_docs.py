@@ -217,7 +217,8 @@ def test_every_decision_and_change_is_numbered_without_gaps() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    from ocimodel.ops.packing import MAX_HF_CONFIG_BYTES, MAX_MODELFILE_BYTES
+    from ocimodel.ops.packing import MAX_HF_CONFIG_BYTES
+    from ocimodel.ops.yamlfile import MAX_YAML_BYTES
     from ocimodel.registry.control import MAX_PAGE_BYTES, MAX_PAGES
     from ocimodel.registry.transport import MAX_ERROR_BYTES, MAX_TOKEN_BYTES
     from ocimodel.spec.manifest import MAX_LAYERS, MAX_MANIFEST_BYTES
@@ -237,7 +238,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "nesting of indexes, referrers of referrers": str(MAX_DEPTH),
         "answer of a token server": mib(MAX_TOKEN_BYTES),
         "error body of a registry": f"{MAX_ERROR_BYTES >> 10} KiB",
-        "`ocimodel.yaml`": mib(MAX_MODELFILE_BYTES),
+        "`ocimodel.yaml`": mib(MAX_YAML_BYTES),
         "`config.json` of a model": mib(MAX_HF_CONFIG_BYTES),
         "path; component": f"{MAX_PATH_BYTES}; {MAX_NAME_BYTES} bytes",
     }

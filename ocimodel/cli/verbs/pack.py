@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +12,11 @@ from ocimodel.cli.options import (
     ForceTag,
     LayeringOption,
     MaxLayerSize,
+    ProfileOption,
     Rehash,
 )
 from ocimodel.cli.output import Output
+from ocimodel.cli.pairs import parse_pairs
 from ocimodel.cli.verbs.push import show
 
 
@@ -22,6 +25,7 @@ def pack(
     reference: Annotated[str, typer.Argument(metavar="REF", help="oci:PATH[:TAG]")],
     layering: LayeringOption = "file",
     max_layer_size: MaxLayerSize = MAX_LAYER_SIZE,
+    profile: ProfileOption = [],  # noqa: B006
     force_tag: ForceTag = False,
     dry_run: DryRun = False,
     rehash: Rehash = False,
@@ -38,6 +42,7 @@ def pack(
         reference,
         layering=layering,
         max_layer_bytes=max_layer_size,
+        profiles={name: Path(path) for name, path in parse_pairs(profile).items()},
         force_tag=force_tag,
         dry_run=dry_run,
         rehash=rehash,

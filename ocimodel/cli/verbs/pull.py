@@ -3,7 +3,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ocimodel.cli.options import Concurrency, ReferenceArgument, Rehash
+from ocimodel.cli.findings import finding_document, finding_line
+from ocimodel.cli.options import Concurrency, KeyOption, PolicyOption, ReferenceArgument, Rehash
 from ocimodel.cli.output import Output
 from ocimodel.cli.text import counted, human, listed
 
@@ -25,6 +26,14 @@ def pull(
     exclude: Annotated[
         list[str], typer.Option(metavar="GLOB", help="No files that match; repeatable.")
     ] = [],  # noqa: B006
+    order: Annotated[
+        str,
+        typer.Option(
+            metavar="config-first|PROFILE", help="Which files first; a profile of the artifact."
+        ),
+    ] = "",
+    key: KeyOption = "",
+    policy: PolicyOption = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -46,6 +55,9 @@ def pull(
         output,
         include=include,
         exclude=exclude,
+        order=order,
+        key=key,
+        policy=policy,
         cache=cache,
         rehash=rehash,
         concurrency=concurrency,
@@ -57,6 +69,7 @@ def pull(
         "digest": pulled.digest,
         "pinned": pulled.pinned,
         "directory": str(pulled.directory),
+        "evidence": [finding_document(finding) for finding in pulled.evidence],
         "bytesFetched": pulled.bytes_fetched,
         "bytesReused": pulled.bytes_reused,
         "files": [
@@ -72,6 +85,7 @@ def pull(
     text = [
         f"pulled {pulled.reference} into {pulled.directory}",
         f"digest {pulled.digest}",
+        *(finding_line(finding) for finding in pulled.evidence),
         f"{counted(len(pulled.files), 'file')}: {fetched}",
     ]
     if pulled.extra_files:
