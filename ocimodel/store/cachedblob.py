@@ -23,7 +23,8 @@ from ocimodel.store.memo import Memo
 from ocimodel.store.sparse import ABSENT, CLAIMED, VERIFIED, SparseFile
 from ocimodel.store.streams import check_digest, hash_file
 
-Fetch = Callable[[Chunk], bytes]
+Bytes = bytes | bytearray
+Fetch = Callable[[Chunk], Bytes]
 
 
 class Home(Protocol):
@@ -69,6 +70,12 @@ class FinishedFile:
         with contextlib.suppress(OSError):
             self._path.unlink()
         return None
+
+    def read_part(self, start: int, length: int) -> bytes | None:
+        """Bytes of the blob, where the memo knows the file; else None."""
+        data = os.pread(self.fd, length, start)
+        is_known = len(data) == length and self._memo.recall(os.fstat(self.fd)) == self._digest
+        return data if is_known else None
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -116,6 +123,11 @@ class CachedBlob:
         if is_last and self._file:
             self._file.close()
 
+    @property
+    def is_keeping(self) -> bool:
+        """Whether what is fetched will be here; not on a disk that is full, or read-only."""
+        return self._file is not None and self._is_writable
+
     def has(self, i: int) -> bool:
         """Whether chunk `i` is here. Reads it where it cannot be believed unread."""
         chunk = self._chunks[i]
@@ -125,23 +137,39 @@ class CachedBlob:
                     return state == VERIFIED
                 with self._alone(self._file, i):
                     return self._kept(self._file, i, chunk) is not None
-            return self._file is not None and _read(self._file, chunk) is not None
+            if self._file is None:
+                return False
+            is_known = self._file.read_part(chunk.start, 0) is not None
+            return is_known or _read(self._file, chunk) is not None
 
-    def read(self, i: int, fetch: Fetch) -> bytes:
+    def read(self, i: int, fetch: Fetch, *, is_verified: bool = False) -> Bytes:
         """The verified bytes of chunk `i`: from this blob or another one of the cache, or fetched.
 
         Of several readers, in several processes, one fetches. A disk that is full costs a notice,
         not the bytes. IntegrityError if what is fetched is wrong; nothing of it is kept.
+        `is_verified`: `fetch` itself sees to that.
         """
         chunk = self._chunks[i]
+        get = fetch if is_verified else lambda wanted: _checked(self._what, wanted, fetch(wanted))
         with self._using():
             if isinstance(self._file, SparseFile):
                 if self._file.state(i) == VERIFIED and (data := _read(self._file, chunk)):
                     return data
                 with self._alone(self._file, i):
-                    return self._fill(self._file, i, chunk, fetch)
+                    return self._fill(self._file, i, chunk, get)
             data = _read(self._file, chunk) if self._file else None
-            return data or self._find(chunk, fetch)
+            return data or self._find(chunk, get)
+
+    def read_part(self, i: int, offset: int, length: int) -> bytes | None:
+        """`length` bytes at `offset` in chunk `i`; None if it is not here, or must be hashed."""
+        chunk = self._chunks[i]
+        with self._using(), contextlib.suppress(OSError):
+            if isinstance(self._file, SparseFile) and self._file.state(i) == VERIFIED:
+                data = os.pread(self._file.fd, length, chunk.start + offset)
+                return data if len(data) == length else None
+            if isinstance(self._file, FinishedFile):
+                return self._file.read_part(chunk.start + offset, length)
+        return None
 
     def publish(self) -> bool:
         """Give the blob its final place once all chunks are here; whether it is there.
@@ -184,9 +212,9 @@ class CachedBlob:
                 check_digest(digest, self._what)
         return False
 
-    def _fill(self, file: SparseFile, i: int, chunk: Chunk, fetch: Fetch) -> bytes:
-        if (data := self._kept(file, i, chunk)) is not None:
-            return data
+    def _fill(self, file: SparseFile, i: int, chunk: Chunk, fetch: Fetch) -> Bytes:
+        if (kept := self._kept(file, i, chunk)) is not None:
+            return kept
         data = self._find(chunk, fetch)
         # not after it was published: that file may by now have other names
         if self._is_writable and file.is_current():
@@ -208,19 +236,10 @@ class CachedBlob:
             file.mark(i, VERIFIED if is_right else ABSENT)
         return data if is_right else None
 
-    def _find(self, chunk: Chunk, fetch: Fetch) -> bytes:
+    def _find(self, chunk: Chunk, fetch: Fetch) -> Bytes:
         besides = self._what.digest if self._file else ""
         found = self._home.read_chunk(chunk.digest, chunk.length, besides=besides)
-        if found is not None:
-            return found
-        data = fetch(chunk)
-        if not is_chunk(data, chunk):
-            raise IntegrityError(
-                f"bytes {chunk.start} to {chunk.start + chunk.length} of {self._what.digest} are "
-                f"not those of chunk {chunk.digest.hex()}",
-                hint="the source is damaged or tampered with: use another one, or push again",
-            )
-        return data
+        return fetch(chunk) if found is None else found
 
     def _tell(self, error: OSError, file: SparseFile) -> None:
         """Once: from here on nothing more is kept."""
@@ -267,8 +286,22 @@ class CachedBlob:
                 self._changed.notify_all()
 
 
-def is_chunk(data: bytes, chunk: Chunk) -> bool:
+def is_chunk(data: Bytes, chunk: Chunk) -> bool:
     return len(data) == chunk.length and hashlib.sha256(data).digest() == chunk.digest
+
+
+def _checked(what: Descriptor, chunk: Chunk, data: Bytes) -> Bytes:
+    if not is_chunk(data, chunk):
+        raise wrong_chunk(what, chunk)
+    return data
+
+
+def wrong_chunk(what: Descriptor, chunk: Chunk) -> IntegrityError:
+    return IntegrityError(
+        f"bytes {chunk.start} to {chunk.start + chunk.length} of {what.digest} are not those of "
+        f"chunk {chunk.digest.hex()}",
+        hint="the source is damaged or tampered with: use another one, or push again",
+    )
 
 
 def _read(file: SparseFile | FinishedFile, chunk: Chunk) -> bytes | None:

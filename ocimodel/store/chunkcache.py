@@ -53,10 +53,16 @@ class ChunkCache:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database; the next use opens it again."""
+        """Let go of the database, which the next use opens again. The memo writes what it learned."""
         self._db.close()
+        self._memo.save()
 
     # whole contents
+
+    def folder(self) -> Path:
+        """On the disk of the cache, for what will be added; made if it is not there. OSError."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        return self._root
 
     def path(self, layers: Sequence[Descriptor]) -> Path:
         """Where what `layers` join to is kept, once it is finished."""
@@ -64,13 +70,8 @@ class ChunkCache:
 
     def take(self, layers: Sequence[Descriptor], final: Path, mode: int) -> bool:
         """Place what `layers` join to at `final` by reflink, hard link or copy; False if absent."""
-        cached = self.path(layers)
-        if not cached.exists():
-            return False
-        if not file_joins(cached, layers, self._memo):
-            # someone wrote to it through a hard link; a read-only cache keeps it
-            with contextlib.suppress(OSError):
-                cached.unlink()
+        cached = self._proven(layers)
+        if cached is None:
             return False
         try:
             place(cached, final, mode, link=True)
@@ -81,6 +82,19 @@ class ChunkCache:
             raise target_error(error, final) from error
         self._note(cached, layers)
         return True
+
+    def open(self, layers: Sequence[Descriptor]) -> int | None:
+        """A descriptor of what `layers` join to, to read from; None if it is absent."""
+        cached = self._proven(layers)
+        if cached is None:
+            return None
+        try:
+            fd = os.open(cached, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            # evicted just now
+            return None
+        self._note(cached, layers)
+        return fd
 
     def add(self, layers: Sequence[Descriptor], origin: Path, chunks: Iterable[Chunk] = ()) -> None:
         """Keep a finished, verified file too. `chunks`: as they lie in it."""
@@ -194,6 +208,18 @@ class ChunkCache:
                     yield fd, start, self._memo.recall(os.fstat(fd)) == key
                 finally:
                     os.close(fd)
+
+    def _proven(self, layers: Sequence[Descriptor]) -> Path | None:
+        """Where a finished content is, if it is there and is still what it was."""
+        cached = self.path(layers)
+        if not cached.exists():
+            return None
+        if not file_joins(cached, layers, self._memo):
+            # someone wrote to it through a hard link; a read-only cache keeps it
+            with contextlib.suppress(OSError):
+                cached.unlink()
+            return None
+        return cached
 
     def _finished(self, key: str) -> Path:
         algorithm, _, value = key.partition(":")

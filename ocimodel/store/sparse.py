@@ -83,7 +83,7 @@ class SparseFile:
         data = os.pread(self.fd, chunk.length, chunk.start)
         return data if len(data) == chunk.length else None
 
-    def write(self, i: int, chunk: Chunk, data: bytes) -> None:
+    def write(self, i: int, chunk: Chunk, data: bytes | bytearray) -> None:
         """Keep a chunk that was verified; whoever writes has its lock."""
         rest, position = memoryview(data), chunk.start
         while rest:
