@@ -48,11 +48,18 @@ SIGNED = {"require": [{"by": ["release"]}]}
 PROVEN = {"require": [{"by": ["release"]}, {"by": ["release"], "predicate": SLSA}]}
 _numbers = itertools.count(1)
 Change = Callable[[dict[str, Any]], object]
+Raw = Callable[[bytes], bytes]
+# for tables in which the way to the referrers makes no difference
+ONE = pytest.mark.parametrize("scene", ["ggcr"], indirect=True)
+
+
+def private_key(name: str = "release") -> PrivateKey:
+    """The same key for the same name, as long as the tests run."""
+    return _private_key(name)
 
 
 @cache
-def private_key(name: str = "release") -> PrivateKey:
-    """The same key for the same name, as long as the tests run."""
+def _private_key(name: str) -> PrivateKey:
     return PrivateKey(ec.generate_private_key(ec.SECP256R1()))
 
 
@@ -82,6 +89,24 @@ def edited(raw: bytes, change: Change) -> bytes:
     document = json.loads(raw)
     change(document)
     return compact(document)
+
+
+def changed(change: Change) -> Raw:
+    return lambda raw: edited(raw, change)
+
+
+def swapped(old: str, new: str) -> Raw:
+    """Text for text, where JSON could not say it."""
+
+    def change(raw: bytes) -> bytes:
+        assert raw.count(old.encode()) == 1, raw
+        return raw.replace(old.encode(), new.encode())
+
+    return change
+
+
+def deep(n: int = 100_000) -> str:
+    return "[" * n + "]" * n
 
 
 def changed_manifest(document: Document, change: Change) -> Manifest:
@@ -264,7 +289,7 @@ class Scene:
         assert not self.bundles(root, predicate_type)
 
     def untag(self, root: Document, suffix: str = ".sig") -> None:
-        self.store.delete(self.store.resolve(referrers_tag(root.digest, suffix)).digest)
+        self.store.untag(referrers_tag(root.digest, suffix))
 
     # what the victim sees
 

@@ -17,6 +17,7 @@ from ocimodel.spec.tensor import Tensor
 
 # tensors that follow each other in a file are fetched together up to this size
 GROUP_BYTES: Final = STRETCH_BYTES
+FIRST_STRETCH_BYTES: Final = 4 << 20
 # between two tensors, so much is fetched along
 MAX_GAP_BYTES: Final = 4096
 
@@ -92,6 +93,10 @@ class Loading:
         finally:
             self.close()
 
+    def begin(self) -> None:
+        """Fetch what fits into the window, before anybody asks."""
+        self._begin_more()
+
     def close(self) -> None:
         """Nothing more is begun; what is on its way comes to nothing."""
         self._is_closed = True
@@ -108,7 +113,11 @@ class Loading:
 
     def _begin(self, new: _Group) -> None:
         new.buffer = new_buffer(new.stop - new.start)
-        stretches = new.file.stretches(new.start, new.stop)
+        # somebody waits for the first one: all streams together, in small parts
+        is_first = not self._begun
+        stretches = new.file.stretches(
+            new.start, new.stop, FIRST_STRETCH_BYTES if is_first else STRETCH_BYTES
+        )
         new.n_left = len(stretches)
         self._n_ahead += new.stop - new.start
         self._begun.append(new)

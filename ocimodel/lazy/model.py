@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import posixpath
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any, BinaryIO, Final, Self, cast
 
 from ocimodel.errors import InputError, NotFoundError, RegistryError
@@ -152,20 +154,28 @@ class LazyModel:
         once; later, and at the right one, what else reading may raise.
         """
         chosen = framework_of(framework)
-        loaded = self.load_bytes(names, prefix=prefix, workers=workers)
+        # which takes a while, and the first bytes can come in meanwhile
+        ready = partial(import_module, chosen)
+        loaded = self._loaded(self._wanted(names, prefix), workers, ready)
         return ((tensor.name, as_array(tensor, None, data, chosen)) for tensor, data in loaded)
 
     def load_bytes(
         self, names: Iterable[str] | None = None, *, prefix: str = "", workers: int = 0
     ) -> Iterator[tuple[Tensor, memoryview]]:
         """The same, as bytes, for who has an array type of their own."""
-        return self._loaded(self._wanted(names, prefix), workers)
+        return self._loaded(self._wanted(names, prefix), workers, lambda: None)
 
-    def _loaded(self, wanted: list[Wanted], workers: int) -> Iterator[tuple[Tensor, memoryview]]:
+    def _loaded(
+        self, wanted: list[Wanted], workers: int, meanwhile: Callable[[], object]
+    ) -> Iterator[tuple[Tensor, memoryview]]:
         pool = Pool(workers) if workers else self.pool
         files = {id(tensor): file.path for tensor, file in wanted}
         loading = Loading(wanted, pool, self._window)
         try:
+            loading.begin()
+            # what is missing is told where the first array is made
+            with suppress(ImportError):
+                meanwhile()
             for tensor, data in loading:
                 path = files[id(tensor)]
                 self._note(path, tensor.offset, tensor.offset + tensor.length)

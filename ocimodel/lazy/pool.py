@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ocimodel.store.copy import LOOK_EVERY_S, SLOW_BYTES_PER_S
+from ocimodel.store.copy import SLOW_BYTES_PER_S
 
+FIRST_STREAMS: Final = 4
 MAX_STREAMS: Final = 16
+LOOK_EVERY_S: Final = 0.05
+# as many streams again are worth keeping if all together are faster by this
+_GAIN: Final = 1.15
 Task = Callable[[], None]
 
 
 class Pool:
     """Runs tasks in the order in which they were submitted, urgent ones first. Thread-safe.
 
-    It begins with a thread for each two cores, since a fast stream keeps two busy: one receives,
-    one hashes. While each stream is slow, it is the network that limits it, and their number
-    doubles, up to `limit`. A task reports the bytes that come in by `advance`, and keeps its errors
+    It begins with FIRST_STREAMS, which cost a fast network nothing. While each stream is slow, it
+    is the network that limits it, and their number doubles, up to `limit`, as long as that brings
+    more. A task reports the bytes that come in by `advance`, and keeps its errors
     to itself.
     """
 
@@ -32,7 +35,7 @@ class Pool:
         self._urgent: deque[Task] = deque()
         self._tasks: deque[Task] = deque()
         self._changed = threading.Condition()
-        self._n_wanted = max(1, min(limit, (os.cpu_count() or 1) // 2))
+        self._n_wanted = min(limit, FIRST_STREAMS)
         self._n_threads = 0
         self._n_idle = 0
         self._is_closed = False
@@ -40,6 +43,8 @@ class Pool:
         self._looked_at: float | None = None
         self._n_bytes = 0
         self._seen_bytes = 0
+        # of all streams together, in bytes a second, when there were last made more of them
+        self._rate_before = 0.0
 
     def submit(self, task: Task, *, is_urgent: bool = False) -> None:
         """`is_urgent`: somebody waits for it, who did not say so before."""
@@ -62,9 +67,10 @@ class Pool:
                 self._looked_at, self._seen_bytes = now, self._n_bytes
             if now - self._looked_at < LOOK_EVERY_S or not n_busy:
                 return
-            rate = (self._n_bytes - self._seen_bytes) / (now - self._looked_at) / n_busy
+            rate = (self._n_bytes - self._seen_bytes) / (now - self._looked_at)
             self._looked_at, self._seen_bytes = now, self._n_bytes
-            if rate < SLOW_BYTES_PER_S:
+            if rate / n_busy < SLOW_BYTES_PER_S and rate > _GAIN * self._rate_before:
+                self._rate_before = rate
                 self._n_wanted = min(self._limit, 2 * self._n_wanted)
                 self._spawn()
 

@@ -53,7 +53,7 @@ class ChunkCache:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database, which the next use opens again. The memo writes what it learned."""
+        """Let go of the database, which the next use opens again; write what the memo learned."""
         self._db.close()
         self._memo.save()
 

@@ -17,6 +17,7 @@ from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.manifest import Document, Manifest
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.registry import DockerRegistry
+from tests.signing import Scene
 from tests.trees import Notices, patient, read_tree, repository, settled, small_model
 
 _numbers = itertools.count()
@@ -129,3 +130,12 @@ def empty(
         tmp_path / "target",
         f"faults/n{number}",
     )
+
+
+@pytest.fixture(params=["docker_registry", "ggcr"])
+def scene(
+    request: pytest.FixtureRequest, fault_proxy: Callable[..., FaultProxy], tmp_path: Path
+) -> Scene:
+    """docker-registry keeps referrers under a tag, ggcr has the API."""
+    registry = request.getfixturevalue(request.param)
+    return Scene(registry, fault_proxy(registry), tmp_path)

@@ -284,7 +284,8 @@ def test_many_small_tensors_come_over_few_requests() -> None:
         loaded = dict(it.model.load(framework="numpy"))
         assert len(loaded) == n
         assert all(same(found, values[name][1]) for name, found in loaded.items())
-        assert len(it.source.asked) <= 3
+        # the first ones in smaller parts
+        assert len(it.source.asked) <= 6
         assert it.source.n_bytes_read <= it.model.files["m.safetensors"].size
 
 
@@ -322,7 +323,8 @@ def test_what_it_cost_is_known() -> None:
         list(it.model.load(["a.big"]))
         traffic = it.model.traffic
         assert traffic.n_fetched == BIG[0] * BIG[1] == it.source.n_bytes_read
-        assert (traffic.n_requests, traffic.n_waited, traffic.n_cached) == (1, 0, 0)
+        assert traffic.n_requests == len(it.source.asked) <= 3
+        assert (traffic.n_waited, traffic.n_cached) == (0, 0)
         _ = it.model.open("config.json").read(1)
         assert traffic.n_waited == 1
 

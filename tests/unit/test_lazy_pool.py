@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial
 from queue import Queue
 
 import pytest
 
-from ocimodel.lazy.pool import Pool
-from ocimodel.store.copy import LOOK_EVERY_S, SLOW_BYTES_PER_S
+from ocimodel.lazy.pool import FIRST_STREAMS, LOOK_EVERY_S, Pool
+from ocimodel.store.copy import SLOW_BYTES_PER_S
 
-FEW = max(1, (os.cpu_count() or 1) // 2)
+FEW = FIRST_STREAMS
 
 
 class Clock:
@@ -73,10 +72,24 @@ def test_slow_streams_become_more() -> None:
     assert pool.n_streams == FEW
     for n_streams in (FEW * 2, FEW * 4, FEW * 4):
         clock.now += 2 * LOOK_EVERY_S
-        pool.advance(1)
+        pool.advance(n_streams * 1000)
         assert pool.n_streams == n_streams
     # and there really is a thread for each
     blocker.wait_begun(FEW * 3)
+    blocker.gate.set()
+
+
+def test_more_streams_that_bring_nothing_are_the_last() -> None:
+    clock = Clock()
+    pool = Pool(FEW * 16, clock)
+    blocker = Blocker(pool)
+    blocker.submit(FEW * 16)
+    blocker.wait_begun(FEW)
+    pool.advance(1)
+    for _ in range(4):
+        clock.now += 2 * LOOK_EVERY_S
+        pool.advance(1000)
+    assert pool.n_streams == FEW * 2
     blocker.gate.set()
 
 
