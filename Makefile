@@ -43,7 +43,7 @@ bench: tools
 
 fuzz: $(VENV)/.dev
 	$(PY) -m pip install --quiet atheris
-	set -e; for parser in safetensors gguf onnx torch index; do \
+	set -e; for parser in safetensors gguf onnx torch index bundle payload jws keyfile policy oms; do \
 		$(PY) tests/fuzz/fuzz_parsers.py $$parser -max_total_time=60; done
 
 docs: $(VENV)/.dev

@@ -13,13 +13,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "pack": "push",
     "push": "push",
     "pull": "pull",
     "mount": "mount",
+    "trace": "trace",
     "open": "open",
     "copy": "copy",
     "inspect": "browse",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ocimodel.ops.serve import serve
     from ocimodel.ops.sign import attest, sign
     from ocimodel.ops.tags import rm, tag
+    from ocimodel.ops.trace import trace
     from ocimodel.ops.verify import verify
     from ocimodel.registry.transport import ClientOptions
 
@@ -85,6 +87,7 @@ __all__ = [
     "serve",
     "sign",
     "tag",
+    "trace",
     "verify",
 ]
 

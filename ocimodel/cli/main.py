@@ -23,7 +23,8 @@ _USAGE = cast(type[Exception], typer.BadParameter.__mro__[1])
 VERBS = {
     name: name
     for name in (
-        "init", "pack", "push", "pull", "mount", "copy", "inspect", "diff", "keygen", "sign",
+        "init", "pack", "push", "pull", "mount", "trace", "copy", "inspect", "diff", "keygen",
+        "sign",
         "attest", "verify", "cat", "ls", "tag", "rm", "login", "logout", "serve", "doctor",
         "completion", "cache_ls", "cache_gc",
     )

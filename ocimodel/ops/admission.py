@@ -98,7 +98,10 @@ def _of_policy(path: Path) -> Court:
     try:
         policy = parse_policy(load_yaml(path), str(path))
     except OSError as error:
-        raise InputError(f"cannot read the policy {path}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read the policy {path}: {error.strerror}",
+            hint="check --policy, OCIMODEL_POLICY and the user's configuration",
+        ) from error
     keyring = open_keyring(policy, path.parent)
     stamped = stamper(policy, path.parent)
     return lambda artifact, gathered, now: decide(

@@ -23,6 +23,7 @@ from ocimodel.lazy.fuse import MAX_READ_BYTES, Session
 from ocimodel.lazy.model import LazyModel
 from ocimodel.lazy.mountpoint import attach, check_directory, detach, read_ahead
 from ocimodel.lazy.nodes import build_nodes
+from ocimodel.lazy.recorder import Recorder
 from ocimodel.ops.open import open as open_model
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.profile import Range
@@ -68,6 +69,7 @@ def mount(
     require_lazy: bool = False,
     complete: bool = True,
     order: Sequence[Range] = (),
+    recorder: Recorder | None = None,
     ready_file: Path | str | None = None,
     on_ready: Tell = lambda stats: None,
     on_stats: Tell = lambda stats: None,
@@ -78,8 +80,10 @@ def mount(
 
     `key`, `policy`, `require_lazy`: as for `open`. `cache`: a folder where chunks are kept; without
     it a temporary one. `complete`: fetch all of it in the background, so that the registry may go
-    away; `order`: what of it first, an access profile. `ready_file`: written once the files can be
-    read, and removed in the end. `on_ready` is told of the same moment, `on_stats` of each SIGUSR1.
+    away; `order`: what of it first, an access profile. `recorder`: remembers what is read, for
+    which every read has to come here, that of finished files too. `ready_file`: written once the
+    files can be read, and removed in the end. `on_ready` is told of the same moment, `on_stats` of
+    each SIGUSR1.
     Signals are heeded if this is called in the main thread. Raises the tree of ocimodel.errors.
     """
     place = Path(os.path.abspath(directory))  # noqa: PTH100 - what is there may be broken
@@ -95,6 +99,7 @@ def mount(
                 policy=policy,
                 cache=folder,
                 require_lazy=require_lazy,
+                recorder=recorder,
                 client=client,
                 observer=observer,
             )
@@ -108,7 +113,7 @@ def mount(
 
         def finished(path: str) -> int | None:
             # before completion has proven it, that might take long
-            may_ask = completion.has_finished(path) or not complete
+            may_ask = recorder is None and (completion.has_finished(path) or not complete)
             return model.open_finished(path) if may_ask else None
 
         with _mounted(model, completion, finished, place, observer) as session:

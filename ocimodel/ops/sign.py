@@ -195,7 +195,9 @@ def open_signing(
     from ocimodel.signing.signer import open_signer
 
     if ours := {EXPIRES, REPOSITORY, TAG} & annotations.keys():
-        raise UsageError(f"the annotation {ours.pop()} is set by ocimodel itself")
+        raise UsageError(
+            f"the annotation {ours.pop()} is set by ocimodel itself", hint="leave it out"
+        )
     if format == "notation" and certificate_chain is None:
         raise UsageError(
             "notation signs with certificates", hint="--certificate-chain FILE, PEM, leaf to root"
@@ -410,4 +412,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_predicate(path: Path) -> Mapping[str, Any]:
-    return canonical.decode(_read(path), str(path))
+    try:
+        return canonical.decode(_read(path), str(path))
+    except InputError as error:
+        raise InputError(str(error), hint="a predicate is one JSON object") from error

@@ -90,7 +90,10 @@ class Layout:
         if not marker.is_file():
             if self.path.exists():
                 raise InputError(f"{self.path} is no OCI image layout: it has no file oci-layout")
-            raise NotFoundError(f"there is no OCI image layout at {self.path}")
+            raise NotFoundError(
+                f"there is no OCI image layout at {self.path}",
+                hint=f"ocimodel pack DIR oci:{self.path}:TAG makes one",
+            )
         version = canonical.decode(_read(marker, 4096), str(marker)).get("imageLayoutVersion")
         if version != "1.0.0":
             raise InputError(f"{self.path} has image layout version {version!r}, not 1.0.0")

@@ -65,6 +65,9 @@ STATEMENTS: dict[str, Raw] = {
     "another type": swapped("Statement/v1", "Statement/v9"),
     "no subject": changed(lambda d: d.update(subject=[])),
     "a subject too many": changed(lambda d: d.update(subject=d["subject"] * 65)),
+    "subjects annotated differently": changed(
+        lambda d: d["subject"].append({**d["subject"][0], "annotations": {}})
+    ),
     "no sha256": changed(lambda d: d["subject"][0].update(digest={"sha512": "0" * 128})),
     "expiry of no time": changed(
         lambda d: d["subject"][0]["annotations"].update({"dev.ocimodel.expires": "never"})
@@ -200,6 +203,15 @@ def test_9_envelopes_under_the_attestation_tag(
     scene.refused(f"attestation {SLSA}", policy=proven)
     scene.attach_layer(envelope, root, marks, ".att")
     scene.pull(policy=proven)
+
+
+@ONE
+def test_9_a_statement_that_was_signed_as_something_else(scene: Scene) -> None:
+    root = scene.push()
+    statement, kind = scene.statement(root.digest), "application/json"
+    signature = private_key().sign(pae(kind, statement))
+    scene.attach(encode_bundle(Envelope(statement, kind, (signature,))), root)
+    scene.refused(f"holds '{kind}'")
 
 
 def test_9_a_signature_over_bare_bytes_is_none_over_an_envelope(scene: Scene) -> None:

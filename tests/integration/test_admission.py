@@ -14,7 +14,7 @@ from ocimodel.events import Notice
 from ocimodel.ops.verify import RefusedArtifactError
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.registry import DockerRegistry
-from tests.signing import SIGNED, SLSA, Scene, bundle_over
+from tests.signing import SLSA, Scene, bundle_over
 from tests.trees import Notices, patient, read_tree, with_login, write_tree
 
 _numbers = itertools.count()
@@ -71,18 +71,15 @@ def test_what_is_accepted_unseen_is_told(scene: Scene, how: str) -> None:
 
 def test_however_a_repository_is_written_its_scope_is_the_same(scene: Scene) -> None:
     scene.push()
-    open_door = {"repositories": ["*"], "accept": True}
-    policy = scene.policy(SIGNED, repositories=[scene.name])
-    text = policy.read_text().replace(
-        "scopes:\n", "scopes:\n- accept: true\n  repositories: ['*']\n"
-    )
-    policy.write_text(text)
-    assert open_door["accept"]
-    scene.refused(policy=policy)
-    host = scene.name.upper().split("/")[0]
-    for reference in (f"{scene.name}:v1", f"{host}/{scene.repo}:v1"):
-        with pytest.raises(PolicyError):
-            ocimodel.pull(reference, scene.target, policy=policy, client=patient())
+    policy = scene.policy(repositories=[scene.name])
+    open_to_all = "scopes:\n- accept: true\n  repositories: ['*']\n"
+    policy.write_text(policy.read_text().replace("scopes:\n", open_to_all))
+    scene.refused("signature by", policy=policy)
+    shouted = f"LOCALHOST:{scene.proxy.host.partition(':')[2]}/{scene.repo}:v1"
+    named = scene.policy(repositories=[shouted.removesuffix(":v1").lower()])
+    named.write_text(named.read_text().replace("scopes:\n", open_to_all))
+    with pytest.raises(PolicyError, match="signature by"):
+        ocimodel.pull(shouted, scene.target, policy=named, client=patient(plain_http=True))
     assert not scene.target.exists()
 
 
@@ -169,8 +166,7 @@ def test_signatures_travel_and_count_in_a_layout(scene: Scene) -> None:
     target = scene.folder / "out"
     found = ocimodel.pull(layout, target, key=scene.key())
     assert found.digest == root.digest
-    # referrers travel; cosign's tags are no referrers
-    assert {finding.form for finding in found.evidence} == {"bundle"}
+    assert {finding.form for finding in found.evidence} == {"bundle", "simplesigning"}
     with pytest.raises(PolicyError):
         ocimodel.pull(layout, scene.target, key=scene.key("other"))
     assert not scene.target.exists()
