@@ -114,7 +114,7 @@ class _Gathering:
         """The referrers to look into; those that are called signatures come first."""
         asked = [listed for listed in self._listed if listed.artifact_type not in _FOREIGN]
         self._n_skipped += max(0, len(asked) - MAX_REFERRERS)
-        return sorted(asked, key=_rank)[:MAX_REFERRERS]
+        return sorted(asked, key=lambda d: (_rank(d), d.digest))[:MAX_REFERRERS]
 
     def _tags(self) -> list[Callable[[], None]]:
         digest = self._root.digest
