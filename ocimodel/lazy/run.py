@@ -17,6 +17,8 @@ from ocimodel.store.protocol import Advance, Reader, Source
 LOW_BYTES_PER_S: Final = 64 << 10
 LOW_SPEED_S: Final = 5.0
 MAX_SLOW: Final = 3
+# a read fills all that it is given: more, and it would be noticed late how slow it is
+_PIECE_BYTES: Final = 256 << 10
 # … and when new ones did not help: a network may be that slow, but below this something is broken
 DEAD_BYTES_PER_S: Final = 1 << 10
 
@@ -78,7 +80,7 @@ class Run:
         n_done = 0
         while n_done < chunk.length:
             assert self._reader is not None
-            n = self._reader.readinto(out[n_done:])
+            n = self._reader.readinto(out[n_done : n_done + _PIECE_BYTES])
             if n == 0:
                 raise IntegrityError(
                     f"{self._what.digest} ended at byte {self._position} of {self._what.size}"
