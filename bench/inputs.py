@@ -5,6 +5,7 @@ makes the same ones, and they cost about as much as copying memory. The layout h
 its blobs to the model directory, so a gigabyte of input takes a gigabyte of tmpfs.
 
     python -m bench.inputs --out DIR --files 4 --size 256        # MiB a file
+    python -m bench.inputs --out DIR --files 1 --size 2048 --tensor 86
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Model:
         return sorted(self.directory.glob("*.safetensors"))
 
 
-def tensor_header(n_bytes: int) -> bytes:
-    """The safetensors header for n_bytes of F16 data, cut into tensors of at most 16 MiB."""
+def tensor_header(n_bytes: int, tensor_bytes: int) -> bytes:
+    """The safetensors header for n_bytes of F16 data, cut into tensors of at most that size."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for number, start in enumerate(range(0, n_bytes, TENSOR_BYTES)):
-        end = min(start + TENSOR_BYTES, n_bytes)
+    for number, start in enumerate(range(0, n_bytes, tensor_bytes)):
+        end = min(start + tensor_bytes, n_bytes)
         shape = [(end - start) // (2 * HIDDEN), HIDDEN]
         tensor = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
         header[f"model.layers.{number}.weight"] = tensor
@@ -55,7 +56,7 @@ def tensor_header(n_bytes: int) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def write_weights(path: Path, n_bytes: int, seed: str) -> str:
+def write_weights(path: Path, n_bytes: int, seed: str, tensor_bytes: int = TENSOR_BYTES) -> str:
     """Write a valid safetensors file with n_bytes of tensor data; gives its digest."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -64,7 +65,7 @@ def write_weights(path: Path, n_bytes: int, seed: str) -> str:
     zeros = bytes(MIB)
     hasher = hashlib.sha256()
     with path.open("wb", buffering=0) as file:
-        header = tensor_header(n_bytes)
+        header = tensor_header(n_bytes, tensor_bytes)
         file.write(header)
         hasher.update(header)
         for _ in range(n_bytes // MIB):
@@ -74,7 +75,7 @@ def write_weights(path: Path, n_bytes: int, seed: str) -> str:
     return "sha256:" + hasher.hexdigest()
 
 
-def make_model(root: Path, n_files: int, mib_each: int) -> Model:
+def make_model(root: Path, n_files: int, mib_each: int, tensor_bytes: int = TENSOR_BYTES) -> Model:
     """Make the directory and the layout under `root`, which must not exist yet."""
     directory, layout = root / "model", root / "layout"
     directory.mkdir(parents=True)
@@ -83,7 +84,8 @@ def make_model(root: Path, n_files: int, mib_each: int) -> Model:
         name = f"model-{number:05}-of-{n_files:05}.safetensors"
         if n_files == 1:
             name = "model.safetensors"
-        digests[name] = write_weights(directory / name, mib_each * MIB, f"{name}/{mib_each}")
+        seed = f"{name}/{mib_each}"
+        digests[name] = write_weights(directory / name, mib_each * MIB, seed, tensor_bytes)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN}
     (directory / "config.json").write_text(json.dumps({**config, "torch_dtype": "float16"}))
     make_layout(directory, layout, digests)
@@ -148,10 +150,13 @@ def digest_of(body: bytes) -> str:
     return "sha256:" + hashlib.sha256(body).hexdigest()
 
 
-def make_model_apart(root: Path, n_files: int, mib_each: int) -> Model:
+def make_model_apart(
+    root: Path, n_files: int, mib_each: int, tensor_bytes: int = TENSOR_BYTES
+) -> Model:
     """make_model in a child: whoever measures children's peak memory must stay small."""
     argv = [sys.executable, str(Path(__file__).resolve()), "--out", str(root)]
-    subprocess.run([*argv, "--files", str(n_files), "--size", str(mib_each)], check=True)
+    argv += ["--files", str(n_files), "--size", str(mib_each)]
+    subprocess.run([*argv, "--tensor", str(tensor_bytes // MIB)], check=True)
     return describe(root)
 
 
@@ -160,8 +165,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--size", type=int, default=256, help="MiB a file")
+    parser.add_argument("--tensor", type=int, default=TENSOR_BYTES // MIB, help="MiB a tensor")
     args = parser.parse_args()
-    make_model(args.out, args.files, args.size)
+    make_model(args.out, args.files, args.size, args.tensor * MIB)
 
 
 if __name__ == "__main__":

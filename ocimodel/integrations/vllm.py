@@ -63,7 +63,7 @@ class Options:
         if not isinstance(given, dict) or not given.get("reference"):
             raise UsageError(
                 'the load format "ocimodel" needs the model\'s reference',
-                hint="--model-loader-extra-config '{\"reference\": \"HOST/REPOSITORY:TAG\"}'",
+                hint='--model-loader-extra-config \'{"reference": "HOST/REPOSITORY:TAG"}\'',
             )
         known = {field.name: str(field.type) for field in fields(cls)}
         for name, value in given.items():
@@ -80,11 +80,13 @@ class Options:
 
 
 class OcimodelLoader:
-    """What is ours of the loader. `load_config`: vLLM's. Raises the tree of ocimodel.errors."""
+    """What is ours of the loader, to be joined with BaseModelLoader.
+
+    `load_config`: vLLM's. Raises the tree of ocimodel.errors.
+    """
 
     def __init__(self, load_config: Any) -> None:
-        # BaseModelLoader's; without vLLM that is object's, which takes nothing
-        self.load_config = load_config
+        super().__init__(load_config)  # type: ignore[call-arg] # BaseModelLoader's
         self._options = Options.parse(load_config.model_loader_extra_config)
 
     def download_model(self, model_config: Any) -> None:

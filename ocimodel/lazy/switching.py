@@ -36,7 +36,8 @@ class SwitchingBlob:
             self._switched().load(start, out, stop, advance)
 
     def has(self, start: int, stop: int) -> bool:
-        return self._now().has(start, stop)
+        # what came in parts stays, while the whole is still on its way
+        return self._chunked.has(start, stop) or self._now().has(start, stop)
 
     def publish(self) -> bool:
         """Whether the whole blob has its place among the finished ones of the cache."""

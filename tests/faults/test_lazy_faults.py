@@ -124,9 +124,9 @@ def test_a_stall_is_given_up_long_before_the_timeout(bench: Bench) -> None:
     with bench.open(client=patience, window=MIB) as model:
         assert load_all(model) == len(SAMPLE)
     ranges = [e.headers["range"] for e in bench.proxy.select("GET", bench.weights)]
+    starts = [int(r.removeprefix("bytes=").partition("-")[0]) for r in ranges]
     # from about where it was
-    start, second = (int(r.removeprefix("bytes=").partition("-")[0]) for r in ranges[:2])
-    assert start + MIB // 2 <= second <= start + MIB
+    assert any(starts[0] + MIB // 2 <= start <= starts[0] + MIB for start in starts[1:])
 
 
 LASTING = {
@@ -170,13 +170,13 @@ def test_the_registry_dies_in_the_middle_of_a_load(
         with ocimodel.open(name, cache=cache, window=16 * MIB, client=patient()) as model:
             loading = model.load(framework="numpy")
             assert same(next(loading)[1], values["t0"][1])
-            registry.stop()
+            registry.process.stop()
             with pytest.raises(RegistryError) as caught:
                 list(loading)
             assert caught.value.exit_code == 5
             # what came before is here
             assert same(model.tensors("numpy")["t0"].numpy(), values["t0"][1])
-            registry.start()
+            registry.process.start()
             assert all(same(a, values[n][1]) for n, a in model.load(framework="numpy"))
 
 

@@ -7,6 +7,7 @@ rest and what ocimodel needs.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
 
 from tests.servers.fetch_tools import UnavailableError
 from tests.servers.loopback import cache_root
@@ -51,10 +54,25 @@ def torch_python() -> Path:
     return home / "bin" / "python"
 
 
-def torch_environment(**more: str) -> dict[str, str]:
-    """Of a process that runs it: it finds ocimodel, and asks no hub for models."""
-    hub = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **hub, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
+def need_torch() -> Path:
+    """The interpreter, or a skip with the reason."""
+    try:
+        return torch_python()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+def run_torch(python: Path, script: str, *arguments: object, path: Path | None = None) -> Any:
+    """What `script` prints as JSON. It finds ocimodel, and `path`, and asks no hub for models."""
+    places = [str(ROOT), *([str(path)] if path else [])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONWARNINGS": "ignore"}
+    env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    argv = [str(python), "-c", script, *map(str, arguments)]
+    done = subprocess.run(
+        argv, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def _requirements() -> tuple[str, ...]:

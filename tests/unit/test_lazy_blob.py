@@ -324,3 +324,18 @@ def test_the_endpoint_is_asked_for_ranges_no_more(tmp_path: Path) -> None:
     for start in (LENGTH, 2 * LENGTH, 5):
         assert read(blob, start, 100) == CONTENT[start : start + 100]
     assert maker.source.asked == [(WHAT.digest, LENGTH, LENGTH), (WHAT.digest, 0, SIZE)]
+
+
+def test_what_came_in_parts_is_still_there_after_the_switch(tmp_path: Path) -> None:
+    maker = Maker("switching cached", tmp_path)
+    blob = maker()
+    assert isinstance(blob, SwitchingBlob)
+    # the first bytes of the whole are those that were wanted
+    read(blob, 0, LENGTH)
+    assert blob.has(0, LENGTH)
+    blob._switched()
+    assert blob.has(0, LENGTH)
+    assert not blob.has(0, LENGTH + 1)
+    read(blob, LENGTH, 1)
+    assert blob.has(0, SIZE)
+    blob.close()
