@@ -209,7 +209,10 @@ FORGED: dict[str, tuple[Forge, str]] = {
         "not valid at validation time",
     ),
     "time changed": (
-        edited(**{f"{ENTRY}integratedTime": str(int(NOW.timestamp()) + 60)}),
+        # while its certificate is still valid, whenever this module was loaded
+        lambda i: edited(
+            **{f"{ENTRY}integratedTime": str(int(datetime.now(UTC).timestamp()) + 60)}
+        )(i),
         "inclusion promise",
     ),
     "no promise": (edited(**{f"{ENTRY}inclusionPromise": None}), "inclusion promise"),
