@@ -41,7 +41,8 @@ def new_buffer(n_bytes: int) -> memoryview:
 
     The kernel copies into it up to four times as fast as to somewhere inside a page.
     """
-    area = mmap.mmap(-1, max(1, n_bytes))
+    # private, for shared memory has no huge pages on most machines
+    area = mmap.mmap(-1, max(1, n_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if n_bytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         area.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(area)[:n_bytes]
