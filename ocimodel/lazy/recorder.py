@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, bisect_right
 
 from ocimodel.spec.profile import MAX_RANGES, Range
 
@@ -33,22 +34,20 @@ class Recorder:
         with self._lock:
             found = [(path, start, self._starts[path, start]) for path, start in self._order]
         seen: dict[str, list[tuple[int, int]]] = {}
-        ranges: list[Range] = []
-        for path, start, stop in found:
-            for low, high in _outside(start, stop, seen.setdefault(path, [])):
-                ranges.append((path, low, high - low))
-            seen[path].append((start, stop))
-        return tuple(ranges)
+        return tuple(
+            (path, low, high - low)
+            for path, start, stop in found
+            for low, high in _claim(start, stop, seen.setdefault(path, []))
+        )
 
 
-def _outside(start: int, stop: int, taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of [start, stop) that no stretch of `taken` has."""
-    left = [(start, stop)]
-    for low, high in taken:
-        left = [
-            part
-            for begin, end in left
-            for part in ((begin, min(end, low)), (max(begin, high), end))
-            if part[0] < part[1]
-        ]
-    return left
+def _claim(start: int, stop: int, taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of [start, stop) that `taken`, sorted and disjoint, has not; it has them then."""
+    first = bisect_left(taken, start, key=lambda part: part[1])
+    last = bisect_right(taken, stop, key=lambda part: part[0])
+    inside = taken[first:last]
+    edges = [start, *(edge for part in inside for edge in part), stop]
+    if inside:
+        start, stop = min(start, inside[0][0]), max(stop, inside[-1][1])
+    taken[first:last] = [(start, stop)]
+    return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]

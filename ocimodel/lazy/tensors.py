@@ -14,7 +14,7 @@ from ocimodel.spec.tensor import BITS, Tensor
 # of numpy or torch: neither need be there
 Array = Any
 FRAMEWORKS: Final = ("numpy", "torch")
-_HUGE_BYTES: Final = 2 << 20
+_AREA_BYTES: Final = 2 << 20
 _NUMPY: Final = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "<i2", "U16": "<u2", "F16": "<f2",
     "I32": "<i4", "U32": "<u4", "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8",
@@ -37,15 +37,18 @@ _TORCH: Final = {
 
 
 def new_buffer(n_bytes: int) -> memoryview:
-    """Writable memory that nobody else has, at a page's start, in huge pages where there are any.
+    """Writable memory that nobody else has; a big one at a page's start, in huge pages if possible.
 
-    The kernel copies into it up to four times as fast as to somewhere inside a page.
+    The kernel copies into it up to four times as fast as to somewhere inside a page. Small ones are
+    left to the heap: a model may have 90,000 of them, a process some 65,000 areas of memory.
     """
+    if n_bytes < _AREA_BYTES:
+        return memoryview(bytearray(n_bytes))
     # private, for shared memory has no huge pages on most machines
-    area = mmap.mmap(-1, max(1, n_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if n_bytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+    area = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
         area.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(area)[:n_bytes]
+    return memoryview(area)
 
 
 def framework_of(name: str) -> str:

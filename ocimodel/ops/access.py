@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocimodel.errors import ConflictError, NotFoundError, UsageError
+from ocimodel.errors import ConflictError, InputError, NotFoundError, UsageError
 from ocimodel.events import Observer, ignore
 from ocimodel.registry.credentials import Credentials
 from ocimodel.registry.mirrors import (
@@ -100,6 +100,16 @@ def find(source: Source, reference: Reference) -> Document:
             wanted = digests.pop()
     # with both a tag and a digest the digest decides, and the tag is for people
     return source.manifest(wanted or DEFAULT_TAG)
+
+
+def as_model(root: Document, reference: Reference) -> Manifest:
+    """`root` itself; InputError for an index, which is several models or none."""
+    if not isinstance(root, Manifest):
+        raise InputError(
+            f"{reference} is an index of several artifacts, not one model",
+            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
+        )
+    return root
 
 
 class IndexOf:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from ocimodel.errors import InputError, NotFoundError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import IndexOf, client_options, find, open_store
+from ocimodel.ops.access import IndexOf, as_model, client_options, find, open_store
 from ocimodel.ops.tensors import tensors_of_headers, tensors_of_index
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.descriptor import Descriptor
@@ -180,9 +180,7 @@ def cat(
     """
     name = parse_reference(reference)
     store = open_store(name, client_options(client), observer=observer)
-    root = find(store, name)
-    if not isinstance(root, Manifest):
-        raise InputError(f"{reference} is an index of several artifacts")
+    root = as_model(find(store, name), name)
     file = next((f for f in model_files(root) if f.path == path and f.codec == "raw"), None)
     if file is None:
         raise NotFoundError(f"{reference} has no file {path!r}", hint=f"ocimodel inspect {name}")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
 from ocimodel.ops.access import (
     IndexOf,
+    as_model,
     client_options,
     find,
     open_memo,
@@ -79,12 +79,7 @@ def _compared(what: Path | str, options: ClientOptions, observer: Observer) -> C
         return Compared(str(what), "", packed.root.digest, side.index is not None, side)
     name = parse_reference(str(what))
     store = open_store(name, options, observer=observer)
-    root = find(store, name)
-    if not isinstance(root, Manifest):
-        raise InputError(
-            f"{name} is an index of several artifacts, not one model",
-            hint=f"name one of its manifests by digest: ocimodel inspect {name}",
-        )
+    root = as_model(find(store, name), name)
     side = _side(store, root)
     pinned = str(name.at(root.digest))
     return Compared(str(name), pinned, root.digest, side.index is not None, side)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
 from ocimodel.lazy.model import LazyModel
 from ocimodel.lazy.recorder import Recorder
-from ocimodel.ops.access import IndexOf, client_options, find, open_memo, open_store
+from ocimodel.ops.access import IndexOf, as_model, client_options, find, open_memo, open_store
 from ocimodel.ops.admission import Demand, admit
 from ocimodel.registry.transport import ClientOptions
-from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.reference import parse_reference
 from ocimodel.store.chunkcache import ChunkCache
 from ocimodel.store.copy import DEFAULT_CONCURRENCY
@@ -41,12 +39,7 @@ def open(  # noqa: A001 - as io.open, gzip.open
     name = parse_reference(reference)
     options = client_options(client)
     source = open_store(name, options, observer=observer)
-    root = find(source, name)
-    if not isinstance(root, Manifest):
-        raise InputError(
-            f"{name} is an index of several artifacts, not one model",
-            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
-        )
+    root = as_model(find(source, name), name)
     demand = Demand(key, Path(policy) if policy else None)
     if demand:
         admit(source, name, root, demand, concurrency=DEFAULT_CONCURRENCY, observer=observer)

@@ -24,6 +24,7 @@ from ocimodel.spec.globs import compile_globs
 from ocimodel.spec.manifest import Manifest, parse_manifest
 from ocimodel.spec.modelfile import FILENAME, LAYERINGS, Modelfile, parse_modelfile
 from ocimodel.spec.modelpack import new_index_layer
+from ocimodel.spec.moment import format_time
 from ocimodel.spec.profile import Range
 from ocimodel.spec.segments import is_segment_path, segment_path
 from ocimodel.spec.tensor import TensorMap
@@ -382,4 +383,4 @@ def _source_date(environ: Mapping[str, str]) -> str:
         return ""
     if not text.isdecimal() or int(text) > 253402300799:
         raise InputError(f"SOURCE_DATE_EPOCH is {text[:40]!r}, not a number of seconds")
-    return datetime.fromtimestamp(int(text), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return format_time(datetime.fromtimestamp(int(text), UTC))

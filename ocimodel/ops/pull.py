@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from ocimodel.errors import InputError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import IndexOf, client_options, find, open_memo, open_store
+from ocimodel.ops.access import IndexOf, as_model, client_options, find, open_memo, open_store
 from ocimodel.ops.admission import Demand, admit
 from ocimodel.ops.donors import Donors
 from ocimodel.registry.transport import ClientOptions
 from ocimodel.spec.globs import compile_globs
-from ocimodel.spec.manifest import Index
 from ocimodel.spec.modelpack import ModelFile
 from ocimodel.spec.reference import parse_reference
 from ocimodel.store.checkout import Checkout
@@ -94,13 +93,8 @@ def pull(
     name = parse_reference(reference)
     options = client_options(client)
     source = open_store(name, options, observer=observer)
-    root = find(source, name)
-    if isinstance(root, Index):
-        # before its manifests, which a copy takes first, end up in one directory
-        raise InputError(
-            f"{name} is an index of several artifacts, not one model",
-            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
-        )
+    # before the manifests of an index, which a copy takes first, end up in one directory
+    root = as_model(find(source, name), name)
     demand = Demand(key, Path(policy) if policy else None)
     evidence: tuple[Finding, ...] = ()
     if demand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocimodel.errors import InputError, NotFoundError, UsageError
 from ocimodel.events import Observer, Outcome, ignore
@@ -19,8 +20,8 @@ from ocimodel.ops.access import (
 )
 from ocimodel.ops.ahead import Ahead
 from ocimodel.ops.packing import Packed, check_layering, pack_view
-from ocimodel.ops.sign import Ask, no_passphrase, open_signing, sign_document
 from ocimodel.registry.transport import ClientOptions
+from ocimodel.signing.signer import Ask, no_passphrase
 from ocimodel.spec.manifest import Document, Manifest
 from ocimodel.spec.profile import MAX_PROFILE_BYTES, Range, parse_profile
 from ocimodel.spec.reference import (
@@ -35,6 +36,9 @@ from ocimodel.store.copy import DEFAULT_CONCURRENCY, Report, copy
 from ocimodel.store.memory import MemoryStore
 from ocimodel.store.protocol import Source, Store
 from ocimodel.weights.cuts import MAX_LAYER_BYTES
+
+if TYPE_CHECKING:
+    from ocimodel.ops.signatures import Signing
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def push(
     destination = _destination(reference)
     options = client_options(client)
     directory = source if isinstance(source, Path) else parse_local(source)
-    signing = open_signing(sign, options, passphrase) if sign else None
+    signing = _signing(sign, options, passphrase) if sign else None
     check_layering(layering, max_layer_bytes)
     target = _target(destination, options, observer, dry_run, mount_from)
     current = tagged(target, destination.tag)
@@ -169,6 +173,8 @@ def push(
     signatures: tuple[str, ...] = ()
     if signing and not dry_run:
         # before the tag: who goes by it shall never meet what is not signed yet
+        from ocimodel.ops.signatures import sign_document
+
         signatures = sign_document(target, destination, root, signing, options)
     if not dry_run and not is_tagged:
         latest = tagged(target, destination.tag)
@@ -186,6 +192,13 @@ def push(
         dry_run=dry_run,
         signatures=signatures,
     )
+
+
+def _signing(key: str, options: ClientOptions, passphrase: Ask) -> Signing:
+    # most pushes are not signed here, and shall start sooner
+    from ocimodel.ops.signatures import open_signing
+
+    return open_signing(key, options, passphrase)
 
 
 def _n_files(root: Document) -> int:

@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocimodel.errors import InputError, PolicyError, UsageError
+from ocimodel.errors import PolicyError, UsageError
 from ocimodel.events import Observer, ignore
-from ocimodel.ops.access import client_options, find, open_store
+from ocimodel.ops.access import as_model, client_options, find, open_store
 from ocimodel.ops.admission import Demand, Judgement, judge, refuse
 from ocimodel.registry.transport import ClientOptions
-from ocimodel.spec.manifest import Manifest
 from ocimodel.spec.reference import parse_reference
 from ocimodel.store.copy import DEFAULT_CONCURRENCY
 
@@ -97,14 +96,11 @@ def verify(
         raise RefusedArtifactError(str(error), result, hint=error.hint) from None
     if not deep:
         return result
-    if not isinstance(root, Manifest):
-        raise InputError(
-            f"{name} is an index of several artifacts, not one model",
-            hint="name one of its manifests by digest: ocimodel inspect --raw shows them",
-        )
     from ocimodel.ops.contents import check_contents
 
-    contents = check_contents(source, root, concurrency=concurrency, observer=observer)
+    contents = check_contents(
+        source, as_model(root, name), concurrency=concurrency, observer=observer
+    )
     return VerifyResult(result.reference, result.pinned, result.digest, judgements, contents)
 
 

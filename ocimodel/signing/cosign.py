@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from ocimodel.errors import ConflictError, InputError, NotFoundError
-from ocimodel.signing.evidence import EXPIRES, REPOSITORY, SIGNATURE, TAG, Evidence, Form, Subject
+from ocimodel.signing.evidence import REPOSITORY, SIGNATURE, TAG, Evidence, Form, Subject, expiry_of
 from ocimodel.signing.signer import BundleSigner, Signer
 from ocimodel.spec import canonical
 from ocimodel.spec.base64text import decode_base64, encode_base64
@@ -35,7 +34,6 @@ CHAIN_MARK: Final = "dev.sigstore.cosign/chain"
 EMPTY: Final = b"{}"
 _MERGE_ATTEMPTS: Final = 5
 _NEVER: Final = "0001-01-01T00:00:00Z"
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----")
 Blob = tuple[Descriptor, bytes]
 
@@ -263,7 +261,7 @@ def _evidence(origin: str, form: Form, envelope: Envelope, **more: Any) -> Evide
         signature=envelope.signatures[0],
         predicate=statement.predicate,
         annotations=annotations,
-        expires_at=_expiry(annotations),
+        expires_at=expiry_of(annotations),
         repository=annotations.get(REPOSITORY, ""),
         tag=annotations.get(TAG, ""),
         **more,
@@ -288,7 +286,7 @@ def simple_evidence(origin: str, payload: bytes, annotations: Mapping[str, str])
         signature=signature,
         annotations=parsed.annotations,
         certificates=_certificates(annotations),
-        expires_at=_expiry(parsed.annotations),
+        expires_at=expiry_of(parsed.annotations),
         repository=parsed.annotations.get(REPOSITORY, parsed.reference),
         tag=parsed.annotations.get(TAG, ""),
     )
@@ -306,16 +304,3 @@ def _certificates(annotations: Mapping[str, str]) -> tuple[bytes, ...]:
     if len(found) > MAX_CERTIFICATES:
         raise InputError(f"{len(found)} certificates are over the limit of {MAX_CERTIFICATES}")
     return tuple(found)
-
-
-def _expiry(annotations: Mapping[str, str]) -> datetime | None:
-    """InputError for a time that cannot be read: it must not count as none."""
-    text = annotations.get(EXPIRES)
-    if text is None:
-        return None
-    try:
-        if _TIME.fullmatch(text):
-            return datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    raise InputError(f"{EXPIRES} is {text[:40]!r}, not a time like 2027-01-31T00:00:00Z")

@@ -7,10 +7,14 @@ carried it, a key hint, a thumbprint: anybody could have written those, and they
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+
+from ocimodel.errors import InputError
+from ocimodel.spec.moment import parse_time
 
 # what cosign writes into a bundle that only says: this digest is signed
 SIGNATURE: Final = "https://sigstore.dev/cosign/sign/v1"
@@ -83,3 +87,14 @@ class Gathered:
 
     evidence: tuple[Evidence, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+
+
+def expiry_of(annotations: Mapping[str, str]) -> datetime | None:
+    """Until when what carries these counts. InputError for a time that must not pass for none."""
+    text = annotations.get(EXPIRES)
+    if text is None:
+        return None
+    if text.endswith("Z"):
+        with suppress(InputError):
+            return parse_time(text, EXPIRES)
+    raise InputError(f"{EXPIRES} is {text[:40]!r}, not a time like 2027-01-31T00:00:00Z")

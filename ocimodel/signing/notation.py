@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 from ocimodel.errors import InputError, UsageError
 from ocimodel.signing.authority import RefusedError
 from ocimodel.signing.cosign import EMPTY, Blob
-from ocimodel.signing.evidence import EXPIRES, REPOSITORY, SIGNATURE, TAG, Evidence, Form, Subject
+from ocimodel.signing.evidence import REPOSITORY, SIGNATURE, TAG, Evidence, Form, Subject, expiry_of
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.digest import sha256
 from ocimodel.spec.jws import (
     ENVELOPE_TYPE,
     encode_envelope,
     parse_envelope,
-    parse_time,
     signing_input,
 )
 from ocimodel.spec.manifest import MANIFEST, Manifest, parse_manifest
@@ -158,7 +157,4 @@ def _algorithm(key: PrivateKey, chain: Sequence[bytes], at: datetime) -> str:
 
 def _expiry(stated: datetime | None, annotations: Mapping[str, str]) -> datetime | None:
     """The envelope's, or ours where that comes first."""
-    if EXPIRES not in annotations:
-        return stated
-    ours = parse_time(annotations[EXPIRES], EXPIRES)
-    return min(stated, ours) if stated else ours
+    return min(filter(None, (stated, expiry_of(annotations))), default=None)

@@ -23,6 +23,11 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{1,30}):")
 Ask = Callable[[str], bytes]
 
 
+def no_passphrase(what: str) -> bytes:
+    """For whoever has nobody to ask."""
+    raise UsageError(f"{what} needs a passphrase", hint="set COSIGN_PASSWORD; it may be empty")
+
+
 @runtime_checkable
 class KeySigner(Protocol):
     """Holds one key, or knows who does."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from ocimodel.errors import InputError
@@ -19,6 +18,7 @@ from ocimodel.spec import canonical
 from ocimodel.spec.base64text import decode_base64, encode_base64
 from ocimodel.spec.descriptor import Descriptor
 from ocimodel.spec.dsse import check_fields
+from ocimodel.spec.moment import format_time, parse_time
 
 ENVELOPE_TYPE: Final = "application/jose+json"
 PAYLOAD_TYPE: Final = "application/vnd.cncf.notary.payload.v1+json"
@@ -32,10 +32,6 @@ _AUTHENTIC_TIME: Final = "io.cncf.notary.authenticSigningTime"
 _AGENT: Final = "io.cncf.notary.signingAgent"
 _TIMESTAMP: Final = "io.cncf.notary.timestampSignature"
 _X509: Final = "notary.x509"
-# RFC 3339, section 5.6, in upper case as Go reads it
-_MOMENT: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +121,6 @@ def parse_envelope(raw: bytes) -> Envelope:
         timestamp=decode_base64(canonical.text(header, _TIMESTAMP, "header"), _TIMESTAMP),
         agent=canonical.text(header, _AGENT, "header"),
     )
-
-
-def parse_time(text: str, what: str) -> datetime:
-    """An RFC 3339 date and time, in UTC; `what` names it in errors. Raises InputError."""
-    try:
-        if _MOMENT.fullmatch(text):
-            return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise InputError(f"{what} is no RFC 3339 date and time: {text[:100]!r}")
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _protected(header: Mapping[str, Any]) -> tuple[str, datetime, datetime | None]:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from ocimodel.errors import InputError
 from ocimodel.spec.globs import compile_globs
+from ocimodel.spec.moment import DATE_TIME
 
 MAX_LINE: Final = 4096  # characters
 MAX_PROSE: Final = 65_536
@@ -24,10 +25,7 @@ MAX_DEPTH: Final = 32
 
 T = TypeVar("T")
 
-# RFC 3339, section 5.6, upper case; a bare date means its midnight in UTC.
-_DATE_TIME: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII
-)
+# a bare date means its midnight in UTC
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x1f\x7f]+")
 _PARAM_SIZE: Final = re.compile(r"[0-9]+(\.[0-9]+)?[KkMmBbTtQq]?")
@@ -124,7 +122,7 @@ def date_time(value: object, where: Where) -> str:
     found = line(value, where)
     if _DATE.fullmatch(found):
         found += "T00:00:00Z"
-    if not _DATE_TIME.fullmatch(found) or not _exists(found):
+    if not DATE_TIME.fullmatch(found) or not _exists(found):
         raise where.error(
             f"expected an RFC 3339 date and time, got {found[:100]!r}",
             hint="write it like 2024-05-21T09:30:00Z",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import ml_dtypes
@@ -196,3 +197,12 @@ def test_bf16_values_are_right() -> None:
     with opened({"m.safetensors": file_of({"t": ("BF16", values)})}) as it:
         found = it.model.tensors("numpy")["t"].numpy().astype("f4")
     assert found.tolist() == values.astype("f4").tolist()
+
+
+def test_small_buffers_take_no_area_of_memory_of_their_own() -> None:
+    """A process may have some 65,000 of them, and a model more tensors."""
+    small, big = new_buffer(4096), new_buffer(4 << 20)
+    assert isinstance(small.obj, bytearray)
+    assert isinstance(big.obj, mmap.mmap)
+    assert (len(small), len(big), len(new_buffer(0))) == (4096, 4 << 20, 0)
+    assert not (small.readonly or big.readonly)

@@ -201,7 +201,7 @@ def test_the_earlier_expiry_counts(
 
 
 def test_an_expiry_that_cannot_be_read_is_not_none() -> None:
-    with pytest.raises(InputError, match="expires is no RFC 3339"):
+    with pytest.raises(InputError, match="expires is 'tomorrow', not a time"):
         signed(None, {EXPIRES: "tomorrow"})
 
 

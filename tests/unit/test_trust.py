@@ -4,128 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ocimodel.errors import InputError
-from ocimodel.signing.authorities import KeyAuthority, open_keyring, policy_of_key, stamper
+from ocimodel.signing.authorities import KeyAuthority
 from ocimodel.signing.authority import RefusedError
-from ocimodel.signing.evidence import SIGNATURE, Evidence, Form, Gathered, Subject, Unreadable
-from ocimodel.signing.keys import PrivateKey
+from ocimodel.signing.evidence import SIGNATURE, Evidence, Form, Subject, Unreadable
 from ocimodel.signing.trust import (
     EVERYBODY,
-    Artifact,
-    Decision,
-    Key,
-    decide,
-    n_distinct,
-    scope_of,
 )
-from ocimodel.spec.digest import sha256
 from ocimodel.spec.manifest import INDEX, MANIFEST
-from ocimodel.spec.policy import Policy, Requirement, Scope, Verdict, parse_policy
-
-NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-SLSA = "https://slsa.dev/provenance/v1"
-SPDX = "https://spdx.dev/Document"
-VERSION = "org.opencontainers.image.version"
-ARTIFACT = Artifact(
-    digest=sha256(b"manifest"),
-    media_type=MANIFEST,
-    size=8,
-    repository="registry.example.com/team/model",
-    tag="2.1",
-    annotations={VERSION: "2.1", "stage": "prod"},
+from tests.trust import (
+    ARTIFACT,
+    BOTH,
+    DAY,
+    DIGEST,
+    EARLIER,
+    EITHER,
+    EMPTY,
+    LATER,
+    NOT_THIS_KEY,
+    NOW,
+    OTHER,
+    PROVEN,
+    REVOKED,
+    SAME,
+    SIGNED,
+    SIGNED_AND_PROVEN,
+    SLSA,
+    SPDX,
+    VERSION,
+    attested,
+    broken,
+    expecting,
+    judged,
+    made,
+    private,
+    until,
+    window,
+    with_subject,
 )
-OTHER = sha256(b"other manifest")
-
-
-@cache
-def private(name: str) -> PrivateKey:
-    """The same key for the same name, as long as the tests run."""
-    if name.startswith("ed"):
-        return PrivateKey(ed25519.Ed25519PrivateKey.generate())
-    if name.startswith("rsa"):
-        return PrivateKey(rsa.generate_private_key(65537, 2048))
-    curve = ec.SECP384R1() if name.startswith("p384") else ec.SECP256R1()
-    return PrivateKey(ec.generate_private_key(curve))
-
-
-def made(by: str = "release", **claims: Any) -> Evidence:
-    """A signature by that key, over all that it claims."""
-    claims = {
-        "origin": f"referrer of {by}",
-        "form": Form.BUNDLE,
-        "subjects": (Subject(ARTIFACT.digest),),
-        "predicate_type": SIGNATURE,
-    } | claims
-    message = repr(sorted(claims.items())).encode()
-    algorithm = claims.get("algorithm", "")
-    key = private(by)
-    signature = key.sign_as(message, algorithm) if algorithm else key.sign(message)
-    return Evidence(message=message, signature=signature, **claims)
-
-
-def attested(by: str = "ci", predicate_type: str = SLSA, **claims: Any) -> Evidence:
-    return made(by, predicate_type=predicate_type, **claims)
-
-
-def keyring_of(**entries: Mapping[str, object]) -> dict[str, object]:
-    """Four names, of which `again` has the key of `release`; `entries` say more about them."""
-    owners = {"release": "release", "again": "release", "corp": "corp", "ci": "ci"}
-    return {
-        name: {"key": private(owner).public_key.pem.decode(), **entries.get(name, {})}
-        for name, owner in owners.items()
-    }
-
-
-def judged(
-    scope: Mapping[str, object] | Policy,
-    *evidence: Evidence,
-    artifact: Artifact = ARTIFACT,
-    keys: Mapping[str, Mapping[str, object]] = {},
-    unreadable: Sequence[Unreadable] = (),
-    now: datetime = NOW,
-    stamps: Mapping[bytes, datetime] = {},
-) -> Decision:
-    """The decision of a policy with one scope for everything."""
-    policy = scope
-    if not isinstance(policy, Policy):
-        document = {"repositories": ["*"], **scope}
-        policy = parse_policy(
-            {"version": 1, "keyring": keyring_of(**keys), "scopes": [document]}, "p"
-        )
-    return decide(
-        policy,
-        open_keyring(policy, Path()),
-        artifact,
-        Gathered(tuple(evidence), tuple(unreadable)),
-        now=now,
-        stamped=lambda e: stamps.get(e.signature),
-    )
-
-
-SIGNED = {"require": [{"by": ["release"]}]}
-EITHER = {"require": [{"by": ["release", "corp"]}]}
-BOTH = {"require": [{"by": ["release", "corp"], "atLeast": 2}]}
-PROVEN = {"require": [{"by": ["ci"], "predicate": SLSA}]}
-SIGNED_AND_PROVEN = {"require": [*SIGNED["require"], *PROVEN["require"]]}
-
-
-def expecting(**expect: object) -> dict[str, object]:
-    return {**SIGNED, "expect": expect}
-
-
-def broken(evidence: Evidence) -> Evidence:
-    return replace(evidence, message=evidence.message + b" ")
 
 
 @dataclass
@@ -144,26 +64,6 @@ class Row:
     stamp: datetime | None = None
 
 
-REVOKED = {"revoked": "leaked"}
-SAME = {"require": [{"by": ["release", "again"], "atLeast": 2}]}
-EMPTY = sha256(b"")
-
-
-def window(start: str, end: str = "2100-01-01") -> dict[str, object]:
-    return {"notBefore": start, "notAfter": end}
-
-
-def until(end: str) -> dict[str, object]:
-    return {"notAfter": end}
-
-
-def with_subject(*subjects: Subject) -> Evidence:
-    return made(subjects=subjects)
-
-
-DIGEST = ARTIFACT.digest
-LATER, EARLIER = (NOW + DAY).isoformat(), (NOW - DAY).isoformat()
-NOT_THIS_KEY = "release: not signed by this key"
 ABOUT = [
     Row("nothing found", SIGNED, [], "signature by release: none found; there is nothing else"),
     Row("a signature", SIGNED, [made()]),
@@ -470,357 +370,3 @@ def test_foreign_text_stays_on_its_line() -> None:
     assert all(text.isprintable() for text in texts)
     assert max(map(len, texts)) < 1500
     assert "a?b: made for 2.1?[2J?, not for 2.1" in decision.reasons[0]
-
-
-SCOPES = parse_policy(
-    {
-        "version": 1,
-        "scopes": [
-            {"repositories": ["a.b/team/*", "c.d/*"], "accept": True},
-            {"repositories": ["a.b/team/x"], "accept": True},
-            {"repositories": ["a.b/*"], "accept": True},
-            {"repositories": ["a.b/team/deep/*"], "accept": True},
-        ],
-    },
-    "p",
-)
-
-
-@pytest.mark.parametrize(
-    ("repository", "pattern"),
-    [
-        ("a.b/team/x", "a.b/team/x"),
-        ("A.b:443/team/x", "a.b/team/x"),
-        ("a.b/team/y", "a.b/team/*"),
-        ("a.b/team/x/y", "a.b/team/*"),
-        ("a.b/team/deep/x", "a.b/team/deep/*"),
-        ("a.b/team/deeper", "a.b/team/*"),
-        ("a.b/team", "a.b/*"),
-        ("a.b/teams", "a.b/*"),
-        ("c.d/x", "c.d/*"),
-        ("c.d:5000/x", ""),
-        ("a.bc/x", ""),
-        ("x/a.b/team/x", ""),
-        ("oci:a.b/team/x", ""),
-    ],
-)
-def test_the_most_specific_scope_wins(repository: str, pattern: str) -> None:
-    assert scope_of(SCOPES, repository)[0] == pattern
-
-
-def test_a_star_covers_what_nothing_else_does() -> None:
-    everything = Scope(("*",), Verdict.ACCEPT)
-    policy = replace(SCOPES, scopes=(everything, *SCOPES.scopes))
-    assert scope_of(policy, "oci:/srv/x") == ("*", everything)
-    assert scope_of(policy, "a.b/x")[0] == "a.b/*"
-
-
-@pytest.mark.parametrize(
-    ("document", "accepted", "scope", "reason"),
-    [
-        ({}, False, "", "the default rejects everything"),
-        ({"default": "reject"}, False, "", "the default rejects everything"),
-        ({"default": "accept"}, True, "", "the default accepts anything: not verified"),
-        (
-            {"scopes": [{"repositories": ["*"], "accept": True}]},
-            True,
-            "*",
-            "scope * accepts anything: not verified",
-        ),
-        (
-            {"default": "accept", "scopes": [{"repositories": ["*"], "reject": True}]},
-            False,
-            "*",
-            "scope * rejects everything",
-        ),
-    ],
-)
-def test_what_needs_no_evidence(
-    document: dict[str, object], accepted: bool, scope: str, reason: str
-) -> None:
-    policy = parse_policy({"version": 1, **document}, "p")
-    found = judged(policy, made(), unreadable=[Unreadable("x", "y")])
-    assert (found.accepted, found.scope, found.reasons) == (accepted, scope, (reason,))
-    assert len(found.findings) == 2
-    assert not any(finding.counted for finding in found.findings)
-
-
-def test_a_scope_that_requires_nothing_accepts_nothing() -> None:
-    policy = Policy(scopes=(Scope(("*",), Verdict.REQUIRE),))
-    assert not judged(policy, made()).accepted
-
-
-@dataclass
-class OneOf:
-    """An authority that vouches for several keys, as a certificate authority does."""
-
-    names: Sequence[str]
-
-    def identify(self, evidence: Evidence, at: datetime) -> str:
-        for name in self.names:
-            key = private(name).public_key
-            if key.verify(evidence.signature, evidence.message):
-                return f"holder of {key.fingerprint}"
-        raise RefusedError("not certified")
-
-
-@pytest.mark.parametrize(
-    ("signers", "accepted"),
-    [
-        (["a"], False),
-        (["a", "a"], False),
-        (["a", "b"], True),
-        (["b", "c"], False),
-        (["a", "mallory"], False),
-    ],
-)
-def test_a_certificate_that_two_names_admit_does_not_vouch_twice(
-    signers: Sequence[str], accepted: bool
-) -> None:
-    names = {"anybody": OneOf("abc"), "team": OneOf("a")}
-    keyring = {name: Key(authority, name) for name, authority in names.items()}
-    policy = Policy(scopes=(Scope(("*",), Verdict.REQUIRE, (Requirement(tuple(names), 2),)),))
-    gathered = Gathered(tuple(made(signer) for signer in signers))
-    found = decide(policy, keyring, ARTIFACT, gathered, now=NOW, stamped=lambda e: None)
-    assert found.accepted is accepted
-
-
-def test_one_authority_under_two_names_does_not_vouch_twice() -> None:
-    keyring = {name: Key(OneOf("ab"), "the same") for name in ("first", "second")}
-    policy = Policy(scopes=(Scope(("*",), Verdict.REQUIRE, (Requirement(tuple(keyring), 2),)),))
-    gathered = Gathered((made("a"), made("b")))
-    found = decide(policy, keyring, ARTIFACT, gathered, now=NOW, stamped=lambda e: None)
-    assert not found.accepted
-
-
-def test_a_key_that_is_certified_too_does_not_vouch_twice() -> None:
-    keyring = {
-        "certified": Key(OneOf(["release"]), "an authority"),
-        "bare": Key(KeyAuthority(private("release").public_key), "a key"),
-    }
-    policy = Policy(scopes=(Scope(("*",), Verdict.REQUIRE, (Requirement(tuple(keyring), 2),)),))
-    gathered = Gathered((made(), made(tag="2.1")))
-    found = decide(policy, keyring, ARTIFACT, gathered, now=NOW, stamped=lambda e: None)
-    assert not found.accepted
-
-
-@pytest.mark.parametrize(
-    ("pairs", "n"),
-    [
-        ("", 0),
-        ("ax", 1),
-        ("ax ay", 1),
-        ("ax bx", 1),
-        ("ax by", 2),
-        ("ax ay bx", 2),
-        ("ax ay az bz cz", 2),
-        ("ax bx by cy cz", 3),
-        ("ay az bx by cx", 3),
-    ],
-)
-def test_distinct_keys_and_signers(pairs: str, n: int) -> None:
-    assert n_distinct((key, signer) for key, signer in pairs.split()) == n
-
-
-def test_time_decides_with_which_certificates() -> None:
-    moments = []
-
-    class Watching:
-        def identify(self, evidence: Evidence, at: datetime) -> str:
-            moments.append(at)
-            return "somebody"
-
-    policy = Policy(scopes=(Scope(("*",), Verdict.REQUIRE, (Requirement(("k",)),)),))
-    for stamp in (None, NOW - DAY, NOW + DAY):
-        decide(
-            policy,
-            {"k": Key(Watching(), "k")},
-            ARTIFACT,
-            Gathered((made(),)),
-            now=NOW,
-            stamped=lambda e, stamp=stamp: stamp,  # type: ignore[misc]
-        )
-    assert moments == [NOW, NOW - DAY, NOW]
-
-
-# Authorities
-
-
-def test_a_key_alone_is_a_policy() -> None:
-    key = private("release").public_key
-    policy, keyring = policy_of_key("k.pub", key, ["slsaprovenance1"], {"team": "ml"})
-
-    def accepts(*evidence: Evidence) -> Decision:
-        gathered = Gathered(evidence)
-        return decide(policy, keyring, ARTIFACT, gathered, now=NOW, stamped=lambda e: None)
-
-    signature, provenance = made(annotations={"team": "ml"}), attested("release")
-    assert accepts(signature, provenance).accepted
-    assert list(accepts(signature).findings[0].counted_by) == ["k.pub"]
-    assert not accepts(signature).accepted
-    assert not accepts(provenance).accepted
-    assert not accepts(made(), provenance).accepted
-    assert not accepts(signature, attested("mallory")).accepted
-    with pytest.raises(InputError, match="expected an URI"):
-        policy_of_key("k.pub", key, ["provenance"], {})
-
-
-VECTORS = Path(__file__).parents[1] / "vectors" / "signing"
-
-
-def opened(tmp_path: Path, **entry: object) -> Mapping[str, Key]:
-    return open_keyring(parse_policy({"version": 1, "keyring": {"k": entry}}, "p"), tmp_path)
-
-
-def test_keys_are_opened_from_where_the_policy_lies(tmp_path: Path) -> None:
-    pem = (VECTORS / "p256.pub").read_bytes()
-    (tmp_path / "k.pub").write_bytes(pem)
-    named, absolute = opened(tmp_path, key="k.pub"), opened(Path(), key=str(VECTORS / "p256.pub"))
-    inline = opened(tmp_path, key=pem.decode(), revoked="r", notBefore="2026-01-01")
-    assert named == absolute == opened(tmp_path, key="file:k.pub")
-    assert isinstance(named["k"].authority, KeyAuthority)
-    assert named["k"].fingerprint == inline["k"].fingerprint
-    assert inline["k"].revoked == "r"
-    assert inline["k"].not_before == datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def test_certificates_and_identities_are_opened(tmp_path: Path) -> None:
-    root = str(VECTORS / "notation.root.pem")
-    one = opened(tmp_path, certificates=root, identities=["C=US", "O=example"])["k"]
-    same = opened(tmp_path, certificates=root, identities=["O=example", "C=US"])["k"]
-    other = opened(tmp_path, certificates=root, identities=["C=US"])["k"]
-    assert one.fingerprint == same.fingerprint != other.fingerprint
-    with pytest.raises(RefusedError):
-        one.authority.identify(made(), NOW)
-    keyless = {"identity": "a@b.c", "issuer": "https://i.org"}
-    identity = opened(tmp_path, keyless=keyless)["k"]
-    with pytest.raises(RefusedError):
-        identity.authority.identify(made(), NOW)
-    issuer = opened(tmp_path, keyless={**keyless, "issuer": "https://j.org"})["k"]
-    assert identity.fingerprint != issuer.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"key": "none.pub"}, r"^keyring\.k: cannot read .*none\.pub: No such file"),
-        ({"key": "."}, r"^keyring\.k: cannot read "),
-        ({"key": "large"}, r"^keyring\.k: .*large is over the limit of 1048576 bytes"),
-        ({"key": "text"}, r"^keyring\.k: .*text holds no PEM"),
-        ({"certificates": "text", "identities": ["*"]}, r"^keyring\.k: .*text holds no cert"),
-        (
-            {"certificates": str(VECTORS / "notation.root.pem"), "identities": ["nobody"]},
-            r"^keyring\.k: 'nobody' is no name",
-        ),
-    ],
-)
-def test_what_cannot_be_opened(tmp_path: Path, entry: dict[str, object], message: str) -> None:
-    (tmp_path / "text").write_text("text")
-    (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
-    with pytest.raises(InputError, match=message):
-        opened(tmp_path, **entry)
-
-
-def test_timestamps_count_only_from_authorities_that_the_policy_names(tmp_path: Path) -> None:
-    stamped = replace(made(), timestamps=(b"no timestamp",))
-    assert stamper(Policy(), tmp_path)(stamped) is None
-    named = Policy(timestamp_authorities=(str(VECTORS / "notation.root.pem"),))
-    assert stamper(named, tmp_path)(made()) is None
-    assert stamper(named, tmp_path)(stamped) is None
-    with pytest.raises(InputError, match=r"^timestampAuthorities\[0\]: cannot read"):
-        stamper(Policy(timestamp_authorities=("none.pem",)), tmp_path)
-
-
-# Properties
-
-SIGNERS = ("release", "corp", "ci", "mallory")
-HOSTILE = [
-    *(made("mallory", tag=tag, predicate_type=t) for tag in ("", "2.1") for t in (SIGNATURE, SLSA)),
-    *(replace(made("mallory"), signature=made(by).signature) for by in SIGNERS),
-    *(broken(made(by)) for by in SIGNERS),
-    replace(attested("ci"), predicate_type=SIGNATURE, message=b""),
-]
-HONEST = [
-    made(by, predicate_type=t, tag=tag, subjects=(Subject(digest),), expires_at=expires)
-    for by in SIGNERS
-    for t in (SIGNATURE, SLSA)
-    for tag in ("", "2.1")
-    for digest in (DIGEST, OTHER)
-    for expires in (None, NOW - DAY)
-]
-POLICIES = [
-    SIGNED,
-    BOTH,
-    SAME,
-    SIGNED_AND_PROVEN,
-    expecting(tag=True),
-    expecting(version="2.2"),
-    {"require": [{"by": ["release", "again", "corp", "ci"], "atLeast": 3}]},
-    {**BOTH, "expect": {"tag": True}},
-]
-USEFUL = [e for e in HONEST if e.subjects == (Subject(DIGEST),) and not e.expires_at]
-some = st.lists(st.sampled_from(USEFUL) | st.sampled_from([*HONEST, *HOSTILE]), max_size=12)
-
-
-# of each trusted signer what may count, so that about half of the lists are enough
-good = st.lists(
-    st.sampled_from([e for e in USEFUL if e.tag == "2.1" and "mallory" not in e.origin]),
-    max_size=8,
-    unique_by=lambda e: e.signature,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(POLICIES), good | some, some)
-def test_more_evidence_never_turns_acceptance_into_refusal(
-    scope: Mapping[str, object], fewer: list[Evidence], more: list[Evidence]
-) -> None:
-    """So that hiding evidence never turns a refusal into an acceptance either."""
-    decision = judged(scope, *fewer)
-    counted = [e for e, f in zip(fewer, decision.findings, strict=True) if f.counted]
-    assert judged(scope, *counted).accepted is decision.accepted
-    if decision.accepted:
-        assert judged(scope, *fewer, *more).accepted
-        assert judged(scope, *more, *fewer).accepted
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.sampled_from(POLICIES),
-    some,
-    st.lists(st.sampled_from(HOSTILE), max_size=5),
-    st.lists(st.builds(Unreadable, st.text(max_size=9), st.text(max_size=9)), max_size=2),
-)
-def test_hostile_evidence_changes_no_decision(
-    scope: Mapping[str, object],
-    evidence: list[Evidence],
-    hostile: list[Evidence],
-    unreadable: list[Unreadable],
-) -> None:
-    before = judged(scope, *evidence).accepted
-    assert judged(scope, *hostile, *evidence, unreadable=unreadable).accepted is before
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.text(min_size=1, max_size=9),
-    st.lists(st.binary(max_size=9), min_size=1, max_size=2).map(tuple),
-    st.datetimes(timezones=st.just(UTC)),
-    st.binary(min_size=1, max_size=9),
-)
-def test_nothing_unsigned_changes_a_decision(
-    origin: str, certificates: tuple[bytes, ...], signed_at: datetime, document: bytes
-) -> None:
-    unsigned = {
-        "origin": origin,
-        "certificates": certificates,
-        "timestamps": certificates,
-        "signed_at": signed_at,
-        "document": document,
-    }
-    changed = [replace(evidence, **unsigned) for evidence in HONEST]
-    for scope in POLICIES:
-        for before, after in zip(
-            judged(scope, *HONEST).findings, judged(scope, *changed).findings, strict=True
-        ):
-            assert (after.counted_by, after.refusals) == (before.counted_by, before.refusals)
