@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ocimodel.errors import TargetError
 from ocimodel.events import Observer, ignore
@@ -31,7 +31,7 @@ from ocimodel.spec.reference import parse_reference
 
 # unmounted while files are open: so long they can still be read
 GRACE_S: Final = 10.0
-_STOP, _TELL, _ENDED = b"s", b"t", b"e"
+_STOP, _TELL, _ENDED = "stop", "tell", "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,35 +133,45 @@ def mount(
 class _Signals:
     """What the process is told while it mounts, one word after the other. For a `with` statement.
 
-    A pipe, since a handler may not touch a lock that the thread it interrupts has.
+    A pipe, into which the interpreter writes the number of each signal at once. A handler in Python
+    would only run when the main thread gets to it, and that may be about to wait in here.
     """
 
-    _WORDS: Final = {signal.SIGTERM: _STOP, signal.SIGINT: _STOP, signal.SIGUSR1: _TELL}
+    _WORDS: Final = {
+        signal.SIGTERM: _STOP,
+        signal.SIGINT: _STOP,
+        signal.SIGUSR1: _TELL,
+        0: _ENDED,
+    }
 
     def __enter__(self) -> _Signals:
         self._out, self._in = os.pipe()
-        self._before = {}
+        os.set_blocking(self._in, False)
+        self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in self._WORDS:
-                self._before[number] = signal.signal(number, self._say)
+            self._fd_before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+            for number in filter(None, self._WORDS):
+                self._before[number] = signal.signal(number, lambda *_: None)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            signal.set_wakeup_fd(self._fd_before)
         # the pipe stays: a thread may still say that the session has ended
 
-    def wait(self, timeout_s: float | None = None) -> bytes:
+    def wait(self, timeout_s: float | None = None) -> str:
         """The next word; after `timeout_s` an empty one."""
-        ready, _, _ = select.select([self._out], [], [], timeout_s)
-        return os.read(self._out, 1) if ready else b""
+        while select.select([self._out], [], [], timeout_s)[0]:
+            # others of this process may have handlers for other signals
+            if word := self._WORDS.get(os.read(self._out, 1)[0]):
+                return word
+        return ""
 
     def end_with(self, ended: threading.Event) -> None:
         ended.wait()
-        os.write(self._in, _ENDED)
-
-    def _say(self, number: int, frame: object) -> None:
-        os.write(self._in, self._WORDS[signal.Signals(number)])
+        os.write(self._in, bytes([0]))
 
 
 @contextlib.contextmanager

@@ -189,10 +189,12 @@ def _check_signer(key: PublicKey, chain: Sequence[bytes]) -> None:
         return
     from cryptography import x509
 
+    from ocimodel.signing.x509 import UNREADABLE
+
     try:
         certificate = x509.load_der_x509_certificate(chain[0])
         certified = PublicKey.of(certificate.public_key(), "the certificate").spki
-    except ValueError as error:
+    except UNREADABLE as error:
         raise UsageError(f"the first certificate cannot be read: {error}") from error
     if certified != key.spki:
         raise UsageError(

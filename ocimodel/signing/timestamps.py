@@ -79,6 +79,8 @@ def trusted_time(
         return None
     from cryptography import x509
 
+    from ocimodel.signing.x509 import UNREADABLE
+
     client = _library()
     roots = [x509.load_der_x509_certificate(der) for der in anchors]
     verifier = client.VerifierBuilder(roots=roots).build()
@@ -89,7 +91,7 @@ def trusted_time(
             verifier.verify_message(response, signature)
             if _is_for_timestamps_only(response):
                 moments.append(response.tst_info.gen_time.astimezone(UTC))
-        except (ValueError, client.VerificationError):
+        except (*UNREADABLE, x509.ExtensionNotFound, client.VerificationError):
             continue
     return min(moments, default=None)
 

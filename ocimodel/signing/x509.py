@@ -40,6 +40,13 @@ _ISSUER_PURPOSES: Final = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
 }
 Attributes = frozenset[tuple[x509.ObjectIdentifier, str | bytes]]
+# what `cryptography` raises for certificates and extensions that are malformed
+UNREADABLE: Final = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class CertificateAuthority:
@@ -104,7 +111,7 @@ def parse_certificates(raw: bytes, what: str) -> list[bytes]:
         found = [c.public_bytes(serialization.Encoding.DER) for c in loaded]
         for der in found:
             _load(der)
-    except (ValueError, RefusedError) as error:
+    except (*UNREADABLE, RefusedError) as error:
         raise InputError(
             f"{what} holds no certificates that are understood: {error}",
             hint="PEM is expected: -----BEGIN CERTIFICATE-----",
@@ -183,7 +190,7 @@ def _load(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # read only now, and broken ones raise
         _ = certificate.subject, certificate.issuer
-    except ValueError as error:
+    except UNREADABLE as error:
         raise RefusedError(f"a certificate that cannot be read: {error}") from error
     return certificate
 
@@ -268,7 +275,7 @@ def _check_issuer(issuer: x509.Certificate, n_below: int) -> None:
 def _extensions(certificate: x509.Certificate) -> x509.Extensions:
     try:
         return certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise RefusedError(f"{_name(certificate)} has extensions that cannot be read") from error
 
 

@@ -267,3 +267,17 @@ def test_damage_gives_the_same_time_or_none(
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     right = trusted_time([response], SIGNATURE, [authority.root])
     assert trusted_time([bytes(raw)], SIGNATURE, [authority.root]) in (right, None)
+
+
+def test_a_certificate_of_a_version_that_there_is_not(
+    authority: TimestampAuthority, response: bytes
+) -> None:
+    """Every version in it, one after the other: X.509 ends at 3, which is written as 2."""
+    right = trusted_time([response], SIGNATURE, [authority.root])
+    version = bytes.fromhex("a003020102")
+    starts = [i for i in range(len(response)) if response.startswith(version, i)]
+    assert starts
+    for start in starts:
+        damaged = response[: start + 4] + b"\x03" + response[start + 5 :]
+        assert trusted_time([damaged], SIGNATURE, [authority.root]) in (right, None)
+        assert trusted_time([damaged, response], SIGNATURE, [authority.root]) == right

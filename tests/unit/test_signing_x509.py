@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,20 @@ def test_a_damaged_certificate_is_refused_and_nothing_else(data: st.DataObject) 
 
 
 DAMAGED = ders(chain())
+
+
+def of_no_version(der: bytes) -> bytes:
+    """X.509 ends at version 3, which is written as 2; `cryptography` has an error of its own."""
+    return der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020103"), 1)
+
+
+def test_a_certificate_of_a_version_that_there_is_not() -> None:
+    unknown = of_no_version(DAMAGED[0])
+    with pytest.raises(RefusedError, match="cannot be read"):
+        check_chain([unknown, *DAMAGED[1:]], DAMAGED[2:], NOW)
+    text = b"-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n"
+    with pytest.raises(InputError, match="the anchors"):
+        parse_certificates(text % base64.b64encode(unknown), "the anchors")
 
 
 # files
